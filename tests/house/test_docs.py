@@ -1,0 +1,57 @@
+"""Docs are checked, not hoped for."""
+
+from pathlib import Path
+
+from typer.main import get_command
+
+from citybrain.core.errors import all_errors
+from citybrain.core.settings import ServingSettings, Settings
+from citybrain.models.recipe import RECIPES
+from citybrain.models.runtime import RUNTIMES
+from citybrain.models.task import TASKS
+from citybrain.platform.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_error_code_is_documented():
+    missing = {code for code in all_errors() if f"`{code}`" not in text("docs/errors.md")}
+    assert not missing, f"Describe these in docs/errors.md: {sorted(missing)}"
+
+
+def test_every_setting_is_documented():
+    page = text("docs/settings.md")
+    names = [f"CITYBRAIN_{n.upper()}" for n in Settings.model_fields if n != "serving"]
+    names += [f"CITYBRAIN_SERVING__{n.upper()}" for n in ServingSettings.model_fields]
+    assert not [name for name in names if f"`{name}`" not in page]
+
+
+def test_every_command_is_documented_and_shows_an_example():
+    commands = get_command(app).commands
+    page = text("docs/commands.md")
+    assert not [name for name in commands if f"`citybrain {name}" not in page]
+    silent = [
+        name
+        for name, command in commands.items()
+        if not hasattr(command, "commands") and "Example" not in (command.help or "")
+    ]
+    assert not silent
+
+
+def test_every_plug_in_is_documented():
+    page = text("docs/plugins.md")
+    names = [*TASKS.names(), *RUNTIMES.names(), *RECIPES.names()]
+    assert not [name for name in names if f"`{name}`" not in page]
+
+
+def test_the_lock_names_no_index_and_no_path():
+    lock = text("requirements.lock")
+    assert "http" not in lock.replace("httpcore", "").replace("httptools", "").replace(
+        "httpx", ""
+    ).replace("aiohttp", "").replace("http-", "").replace("[http", "")
+    assert "file:" not in lock
+    assert "--index" not in lock.replace("--no-emit-index-url", "")
