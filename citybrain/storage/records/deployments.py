@@ -1,0 +1,93 @@
+"""Deployments: what should run, and what the reconciler last saw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, select
+
+from citybrain.core.errors import RowNotFound
+from citybrain.core.schemas import Actor, Deployment
+from citybrain.storage.database import Database, bump
+from citybrain.storage.moments import now
+from citybrain.storage.records.audit import note
+from citybrain.storage.tables import DeploymentRow
+
+
+class Deployments:
+    """Wanted state; the reconciler alone writes the seen state."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> list[Deployment]:
+        """Every deployment, also those being removed."""
+        query = select(DeploymentRow).order_by(DeploymentRow.algorithm, DeploymentRow.target)
+        with self._database.read() as session:
+            return [
+                Deployment.model_validate(row, from_attributes=True)
+                for row in session.scalars(query)
+            ]
+
+    def get(self, algorithm: str, target: str) -> Deployment:
+        """One deployment, or RowNotFound."""
+        with self._database.read() as session:
+            row = session.get(DeploymentRow, (algorithm, target))
+            if row is None:
+                raise RowNotFound(f"{algorithm}@{target} is not deployed.")
+            return Deployment.model_validate(row, from_attributes=True)
+
+    def want(self, algorithm: str, target: str, replicas: int, actor: Actor) -> Deployment:
+        """Ask for a deployment, new or changed."""
+        with self._database.write() as session:
+            row = session.get(DeploymentRow, (algorithm, target))
+            if row is None:
+                row = DeploymentRow(algorithm=algorithm, target=target, running={}, version=0)
+                session.add(row)
+            row.replicas, row.wanted_by, row.wanted_at = replicas, actor.key, now()
+            row.state, row.message = "waiting", ""
+            note(
+                session,
+                actor,
+                "deployment.want",
+                f"{algorithm}@{target}",
+                replicas=replicas,
+            )
+            session.flush()
+            return Deployment.model_validate(row, from_attributes=True)
+
+    def unwant(self, algorithm: str, target: str, actor: Actor) -> None:
+        """Ask for its end; the reconciler takes it down and removes the row."""
+        with self._database.write() as session:
+            row = session.get(DeploymentRow, (algorithm, target))
+            if row is None:
+                raise RowNotFound(f"{algorithm}@{target} is not deployed.")
+            row.state = "removing"
+            note(session, actor, "deployment.remove", f"{algorithm}@{target}")
+
+    def saw(
+        self, algorithm: str, target: str, *, state: str, message: str = "", version: int = 0,
+        running: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """What the reconciler saw; nothing is written when nothing changed."""
+        with self._database.write() as session:
+            row = session.get(DeploymentRow, (algorithm, target))
+            if row is None or row.state == "removing":
+                return
+            seen = (state, message[:4000], version or row.version)
+            if running is not None and running != row.running:
+                row.running = running
+            if seen != (row.state, row.message, row.version):
+                row.state, row.message, row.version = seen
+
+    def forget(self, algorithm: str, target: str) -> None:
+        """Remove the row of a deployment that was taken down."""
+        with self._database.write() as session:
+            session.execute(
+                delete(DeploymentRow).where(
+                    DeploymentRow.algorithm == algorithm,
+                    DeploymentRow.target == target,
+                    DeploymentRow.state == "removing",
+                )
+            )
+            bump(session)

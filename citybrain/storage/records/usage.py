@@ -1,0 +1,212 @@
+"""The ledger and what is counted from it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
+
+from citybrain.core.schemas import UsageLine, UsageMinute
+from citybrain.storage.database import Database
+from citybrain.storage.journal import (
+    Admitted,
+    Settled,
+    is_finished,
+    journals,
+    read_from,
+)
+from citybrain.storage.tables import JournalRow, RequestRow, UsageDayRow, UsageMinuteRow
+
+BUCKETS = [round(0.1 * 1.35**n, 4) for n in range(46)]
+"""Upper bounds of the latency histogram in milliseconds, 0.1 ms to about 75 s."""
+CHUNK = 500
+
+
+class Usage:
+    """Folds journals into the ledger, each call once, and answers what was used."""
+
+    def __init__(self, database: Database, zone: ZoneInfo) -> None:
+        self._database = database
+        self._zone = zone
+
+    def load(self, folder: Path) -> int:
+        """Read on in every journal; returns how many calls were settled by it.
+
+        Rows, counters and the offset are one transaction, so a kill between two of them is a
+        kill before all of them. A finished journal leaves a VOID row for each call that was
+        admitted and never settled, and is deleted.
+        """
+        loaded = 0
+        for path in journals(folder):
+            finished = is_finished(path)  # asked before the last read, never after
+            while fresh := self._load_some(path):
+                loaded += fresh
+            if finished:
+                self._finish(path)
+        return loaded
+
+    def _load_some(self, path: Path) -> int:
+        with self._database.write() as session:
+            mark = session.get(JournalRow, path.name)
+            if mark is None:
+                mark = JournalRow(file=path.name, offset=0)
+                session.add(mark)
+            lines, mark.offset = read_from(path, mark.offset)
+            settled = [Settled(*line[1:]) for line in lines if line[0] == "S"]
+            self._fold(session, settled)
+            return len(lines)
+
+    def _fold(self, session: Session, settled: list[Settled]) -> None:
+        fresh: dict[str, Settled] = {}
+        for start in range(0, len(settled), CHUNK):
+            chunk = {record.request_id: record for record in settled[start : start + CHUNK]}
+            asked = select(RequestRow.request_id, RequestRow.state)
+            found = session.execute(asked.where(RequestRow.request_id.in_(chunk)))
+            known: dict[str, str] = {row.request_id: row.state for row in found}
+            void = [request_id for request_id, state in known.items() if state == "VOID"]
+            if void:  # its journal was finished while the answer went into the next one
+                session.execute(delete(RequestRow).where(RequestRow.request_id.in_(void)))
+            fresh |= {key: r for key, r in chunk.items() if known.get(key, "VOID") == "VOID"}
+        if fresh:
+            session.execute(insert(RequestRow), [_ledger(record) for record in fresh.values()])
+            self._count(session, list(fresh.values()))
+
+    def _count(self, session: Session, records: list[Settled]) -> None:
+        days: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        minutes: dict[tuple[int, str], list[Any]] = defaultdict(
+            lambda: [0, 0, [0] * (len(BUCKETS) + 1)]
+        )
+        for r in records:
+            local = datetime.fromtimestamp(r.at_ms / 1000, self._zone)
+            day = days[local.strftime("%Y-%m-%d"), r.department, r.algorithm, str(r.version)]
+            minute = minutes[r.at_ms // 60_000, r.algorithm]
+            failed = int(r.status != 200)
+            for slot, amount in enumerate((1, failed, 0 if failed else r.rows, r.micros)):
+                day[slot] += amount
+            minute[0] += 1
+            minute[1] += failed
+            minute[2][bisect_left(BUCKETS, r.micros / 1000)] += 1
+        for (name, department, algorithm, version), values in days.items():
+            key = (name, department, algorithm, int(version))
+            row = session.get(UsageDayRow, key)
+            if row is None:
+                row = UsageDayRow(
+                    day=name, department=department, algorithm=algorithm, version=int(version),
+                    requests=0, failed=0, rows=0, micros=0,
+                )  # fmt: skip
+                session.add(row)
+            row.requests += values[0]
+            row.failed += values[1]
+            row.rows += values[2]
+            row.micros += values[3]
+        for (minute_key, algorithm), (requests, failed, latency) in minutes.items():
+            spot = session.get(UsageMinuteRow, (minute_key, algorithm))
+            if spot is None:
+                spot = UsageMinuteRow(
+                    minute=minute_key, algorithm=algorithm, requests=0, failed=0,
+                    latency=[0] * len(latency),
+                )  # fmt: skip
+                session.add(spot)
+            spot.requests += requests
+            spot.failed += failed
+            spot.latency = [a + b for a, b in zip(spot.latency, latency, strict=True)]
+
+    def _finish(self, path: Path) -> None:
+        admitted: dict[str, Admitted] = {}
+        offset = -1
+        following = 0
+        while following != offset:
+            offset = following
+            lines, following = read_from(path, offset)
+            for line in lines:
+                if line[0] == "A":
+                    record = Admitted(*line[1:])
+                    admitted[record.request_id] = record
+                else:
+                    admitted.pop(str(line[1]), None)
+        with self._database.write() as session:
+            for start in range(0, len(admitted), CHUNK):
+                chunk = dict(list(admitted.items())[start : start + CHUNK])
+                known = set(
+                    session.scalars(
+                        select(RequestRow.request_id).where(RequestRow.request_id.in_(chunk))
+                    )
+                )
+                rows = [_void(record) for key, record in chunk.items() if key not in known]
+                if rows:
+                    session.execute(insert(RequestRow), rows)
+            session.execute(delete(JournalRow).where(JournalRow.file == path.name))
+        path.unlink()
+
+    def days(self, *, department: str = "", since: str = "", limit: int = 2000) -> list[UsageLine]:
+        """Usage lines, newest day first."""
+        query = select(UsageDayRow).order_by(UsageDayRow.day.desc(), UsageDayRow.requests.desc())
+        if department:
+            query = query.where(UsageDayRow.department == department)
+        if since:
+            query = query.where(UsageDayRow.day >= since)
+        with self._database.read() as session:
+            return [
+                UsageLine(
+                    day=r.day, department=r.department, algorithm=r.algorithm, version=r.version,
+                    requests=r.requests, failed=r.failed, rows=r.rows,
+                    mean_ms=round(r.micros / 1000 / max(1, r.requests), 3),
+                )
+                for r in session.scalars(query.limit(limit))
+            ]  # fmt: skip
+
+    def minutes(self, *, last: int = 60, algorithm: str = "") -> list[UsageMinute]:
+        """Calls and latency percentiles of the last minutes."""
+        since = int((datetime.now(UTC) - timedelta(minutes=last)).timestamp() // 60)
+        query = select(UsageMinuteRow).where(UsageMinuteRow.minute >= since)
+        if algorithm:
+            query = query.where(UsageMinuteRow.algorithm == algorithm)
+        with self._database.read() as session:
+            return [
+                UsageMinute(
+                    minute=r.minute, algorithm=r.algorithm, requests=r.requests, failed=r.failed,
+                    p50_ms=percentile(r.latency, 0.5), p95_ms=percentile(r.latency, 0.95),
+                )
+                for r in session.scalars(query.order_by(UsageMinuteRow.minute))
+            ]  # fmt: skip
+
+    def request(self, request_id: str) -> dict[str, Any] | None:
+        """One ledger row, for whoever asks about a call by its id."""
+        with self._database.read() as session:
+            row = session.get(RequestRow, request_id)
+            if row is None:
+                return None
+            return {column.key: getattr(row, column.key) for column in RequestRow.__table__.columns}
+
+
+def percentile(latency: list[int], share: float) -> float:
+    """The upper bound (ms) of the histogram bucket that holds this share of the calls."""
+    total, seen = sum(latency), 0
+    for index, count in enumerate(latency):
+        seen += count
+        if total and seen >= share * total:
+            return BUCKETS[min(index, len(BUCKETS) - 1)]
+    return 0.0
+
+
+def _ledger(r: Settled) -> dict[str, Any]:
+    return {
+        "request_id": r.request_id, "at": datetime.fromtimestamp(r.at_ms / 1000, UTC),
+        "key": r.key, "department": r.department, "algorithm": r.algorithm, "version": r.version,
+        "purpose": r.purpose, "door": r.door, "state": "SERVED" if r.status == 200 else "FAILED",
+        "status": r.status, "rows": r.rows, "micros": r.micros,
+    }  # fmt: skip
+
+
+def _void(r: Admitted) -> dict[str, Any]:
+    return {
+        "request_id": r.request_id, "at": datetime.fromtimestamp(r.at_ms / 1000, UTC),
+        "key": r.key, "department": r.department, "algorithm": r.algorithm, "version": 0,
+        "purpose": r.purpose, "door": r.door, "state": "VOID", "status": 0, "rows": 0, "micros": 0,
+    }  # fmt: skip
