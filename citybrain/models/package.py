@@ -1,0 +1,153 @@
+"""The package format: a folder with an `algorithm.yaml` and the files that it names."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from citybrain.core.errors import BadPackage, DigestMismatch
+from citybrain.core.names import Name
+from citybrain.models.yaml_file import read_yaml
+
+MANIFEST = "algorithm.yaml"
+MAX_FILES = 500
+UNSAFE = {
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".bin",
+    ".npy",
+    ".dill",
+    ".h5",
+}
+
+Domain = Literal[
+    "traffic", "safety", "city-management", "tourism", "health",
+    "environment", "credit", "economy", "community", "government",
+]  # fmt: skip
+
+
+class Strict(BaseModel):
+    """A schema that refuses fields it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Title(Strict):
+    """A name for people, in the two languages of the console."""
+
+    zh: str = Field(min_length=1, max_length=80)
+    en: str = Field(min_length=1, max_length=80)
+
+
+class Lineage(Strict):
+    """Where the weights come from."""
+
+    recipe: str = ""
+    data: str = ""
+    data_digest: str = ""
+    seed: int | None = None
+    source: str = ""
+
+
+class Manifest(Strict):
+    """The fields of `algorithm.yaml`, format 1."""
+
+    format: Literal[1] = 1
+    name: Name
+    title: Title
+    description: str = Field(default="", max_length=2000)
+    task: Name
+    runtime: Name
+    weights: str = Field(description="The file in this folder that the runtime loads.")
+    domain: Domain
+    owner: Name = Field(description="The department that answers for the algorithm.")
+    licence: str = Field(min_length=2, max_length=80, description="SPDX id of the weights.")
+    max_batch: int = Field(default=64, ge=1, le=4096, description="Rows in one model call.")
+    options: dict[str, Any] = Field(default_factory=dict, description="What the task asks for.")
+    lineage: Lineage = Lineage()
+
+    @field_validator("weights")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        check_relative(value)
+        return value
+
+
+@dataclass(frozen=True)
+class Package:
+    """An algorithm's folder that was read and checked."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path, *, digest: str = "") -> Package:
+        """Read a folder; with a digest, refuse it unless every byte is the registered one."""
+        if not folder.is_dir():
+            raise BadPackage(f"{folder} is not a folder.")
+        if digest and (found := folder_digest(folder)) != digest:
+            raise DigestMismatch(
+                f"The files in {folder.name} are not those that were registered "
+                f"(sha256 {found[:12]}…, registered {digest[:12]}…).",
+                hint="Register the folder again as a new version.",
+            )
+        manifest = read_yaml(folder / MANIFEST, Manifest, BadPackage)
+        for path in package_files(folder):
+            if path.suffix.lower() in UNSAFE:
+                raise BadPackage(
+                    f"{path.relative_to(folder)} may hold a pickle, which can run code when loaded.",
+                    hint="Save weights as safetensors or ONNX.",
+                )
+        if not (folder / manifest.weights).exists():
+            raise BadPackage(f"{MANIFEST} names {manifest.weights!r}, and the folder lacks it.")
+        return cls(folder, manifest)
+
+    @property
+    def weights(self) -> Path:
+        """The file (or, for transformers, the folder's config) that the runtime loads."""
+        return self.folder / self.manifest.weights
+
+
+def check_relative(path: str) -> PurePosixPath:
+    """A path that stays inside its folder, or BadPackage."""
+    pure = PurePosixPath(path)
+    bad = not path or len(path) > 200 or "\\" in path or not path.isprintable()
+    if bad or pure.is_absolute() or any(part in ("..", ".", "") for part in path.split("/")):
+        raise BadPackage(f"{path[:80]!r} is not a path inside the folder.")
+    return pure
+
+
+def package_files(folder: Path) -> list[Path]:
+    """The regular files of a folder, sorted; links and devices are refused."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise BadPackage(f"{path.relative_to(folder)} is not a regular file.")
+        if path.is_file():
+            found.append(path)
+        if len(found) > MAX_FILES:
+            raise BadPackage(f"The folder holds more than {MAX_FILES} files.")
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the sorted names and digests of a folder's files, in hex."""
+    whole = hashlib.sha256()
+    for path in package_files(folder):
+        name = path.relative_to(folder).as_posix()
+        whole.update(f"{file_digest(path)}  {name}\n".encode())
+    return whole.hexdigest()

@@ -1,0 +1,1 @@
+"""Runtimes: one file for each way a model is loaded and run."""
