@@ -1,0 +1,1 @@
+"""Baselines: one file for each simple rule that an algorithm has to beat."""

@@ -1,0 +1,1 @@
+"""Metrics: one file for each number that a gate can ask for."""
