@@ -1,0 +1,77 @@
+"""What is not data plane goes to the control process, over a Unix socket in the home."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+
+from citybrain.core.errors import NotReady
+from citybrain.serving.gateway.messages import Disconnected, Receive, Scope, Send
+
+HOP_BY_HOP = {
+    b"connection",
+    b"keep-alive",
+    b"transfer-encoding",
+    b"upgrade",
+    b"te",
+    b"trailer",
+}
+MAX_BODY = 2 << 30
+
+
+class Forwarder:
+    """Streams a request there and its answer back."""
+
+    def __init__(self, socket: Path) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=2)
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            base_url="http://control",
+            timeout=httpx.Timeout(120, connect=5),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward one request; NotReady while the control process is away."""
+        query = scope.get("query_string", b"")
+        url = httpx.URL(path=scope["path"], query=query or None)
+        headers = [(k, v) for k, v in scope["headers"] if k not in HOP_BY_HOP]
+
+        async def body() -> AsyncIterator[bytes]:
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                more = message.get("more_body", False)
+                yield message.get("body", b"")
+
+        has_body = any(k in (b"content-length", b"transfer-encoding") for k, _ in scope["headers"])
+        request = self._client.build_request(
+            scope["method"], url, headers=headers, content=body() if has_body else None
+        )
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise NotReady(
+                "The control process is being started.", hint="Repeat in a few seconds."
+            ) from error
+        try:
+            kept = [(k.lower(), v) for k, v in response.headers.raw if k.lower() not in HOP_BY_HOP]
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": response.status_code,
+                    "headers": kept,
+                }
+            )
+            async for chunk in response.aiter_raw():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

@@ -1,0 +1,115 @@
+"""The gateway's way to the replicas: Ray Serve handles, found again after a restart of Ray.
+
+Ray is reached on a thread of its own, because connecting blocks for seconds; calls themselves are
+awaited on the gateway's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from citybrain.core.errors import NotReady
+from citybrain.serving.gateway.directory import Route
+from citybrain.serving.wire import Call, Reply
+
+log = logging.getLogger(__name__)
+
+
+def ray_address(run: Path) -> str:
+    """Address and start number of the head that runs now, as the supervisor wrote it."""
+    try:
+        return str(json.loads((run / "ray.json").read_text())["address"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+class ServeLink:
+    """Sends frames to deployments; retries one elsewhere when a replica dies under it."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._address = ""
+        self._handles: dict[str, Any] = {}
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Keep connected to whatever head the supervisor names."""
+        threading.Thread(target=self._watch, name="serve-link", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether this process is connected to the head that runs now."""
+        return bool(self._address) and self._address == ray_address(self._run)
+
+    async def send(self, route: Route, calls: list[Call]) -> list[Reply]:
+        """One frame to the deployment of this route."""
+        for attempt in (1, 2, 3):
+            handle: Any = self._handles.get(route.app) or await asyncio.to_thread(
+                self._find, route.app
+            )
+            try:
+                replies: list[Reply] = await handle.frame.remote(calls)
+                return replies
+            except Exception as error:
+                # A replica that died took the frame with it. Inference changes nothing, so the
+                # same frame may go to another replica; a second death is the caller's to know.
+                self._handles.pop(route.app, None)
+                if attempt == 3 or not self.connected:
+                    log.warning("%s: %s", route.app, type(error).__name__)
+                    raise NotReady(
+                        f"{route.algorithm} lost its replica.",
+                        hint="It is being started again; repeat the call in a few seconds.",
+                    ) from error
+                await asyncio.sleep(0.1 * attempt)
+        raise AssertionError("unreachable")
+
+    def _find(self, app: str) -> Any:
+        from ray import serve
+
+        if not self.connected:
+            raise NotReady("The compute engine is being started.", hint="Repeat in a few seconds.")
+        try:
+            with self._lock:
+                self._handles[app] = serve.get_app_handle(app)
+            return self._handles[app]
+        except Exception as error:
+            raise NotReady(f"{app} is being started.", hint="Repeat in a few seconds.") from error
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            address = ray_address(self._run)
+            if address and address != self._address:
+                try:
+                    self._connect(address)
+                except Exception as error:
+                    log.warning("Ray cannot be reached yet: %s", type(error).__name__)
+            self._stop.wait(0.3)
+
+    def _connect(self, address: str) -> None:
+        with self._lock:
+            self._handles.clear()
+            connect_ray(address)
+            self._address = address
+
+
+def connect_ray(address: str) -> None:
+    """Leave any old cluster and join the one at `host:port#start`."""
+    import ray
+    from ray import serve
+
+    serve.context._set_global_client(None)  # noqa: SLF001 - the old cluster's, and it is gone
+    ray.shutdown()
+    ray.init(
+        address=address.partition("#")[0], namespace="citybrain", log_to_driver=False,
+        configure_logging=False,
+    )  # fmt: skip

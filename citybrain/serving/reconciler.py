@@ -1,0 +1,135 @@
+"""Make what runs equal to what should run, again and again, after any crash too."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+
+from citybrain.core.errors import CityBrainError, NotReady
+from citybrain.core.names import Ref
+from citybrain.core.schemas import Deployment
+from citybrain.registry.catalogue import Catalogue
+from citybrain.serving.cluster import AppStatus, ServeCluster
+from citybrain.serving.replica import ReplicaSpec
+from citybrain.storage.records.deployments import Deployments
+
+log = logging.getLogger(__name__)
+PAUSE = 0.5
+LINGER = 3.0
+"""Seconds that an old version keeps running after the switch, until every gateway has seen it."""
+
+
+def app_name(deployment: Deployment, version: int) -> str:
+    """The Serve application of a deployment's version; a new version is a new application."""
+    return f"{deployment.algorithm}.{deployment.target}.v{version}"
+
+
+class Reconciler:
+    """One thread in the control process."""
+
+    def __init__(
+        self, deployments: Deployments, catalogue: Catalogue, cluster: ServeCluster
+    ) -> None:
+        self._deployments = deployments
+        self._catalogue = catalogue
+        self._cluster = cluster
+        self._stop = threading.Event()
+        self._unused_since: dict[str, float] = {}
+        self._replicas: dict[str, int] = {}
+        self.connected = False
+
+    def start(self) -> None:
+        """Begin to work."""
+        threading.Thread(target=self._work, name="reconciler", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop working; what runs keeps running."""
+        self._stop.set()
+
+    def _work(self) -> None:
+        while not self._stop.wait(PAUSE):
+            try:
+                self._cluster.connect()
+                self.step()
+                self.connected = True
+            except NotReady:
+                self.connected = False
+            except Exception as error:
+                self.connected = False
+                self._cluster.lost()
+                log.warning("reconciling failed, will repeat: %s", type(error).__name__)
+                log.debug("reason", exc_info=True)
+                self._stop.wait(1.0)
+
+    def step(self) -> None:
+        """One look at both sides, and what follows from it."""
+        status = self._cluster.status()
+        needed: set[str] = set()
+        for deployment in self._deployments.all():
+            if deployment.state == "removing":
+                continue
+            try:
+                needed |= self._one(deployment, status)
+            except CityBrainError as error:
+                self._deployments.saw(
+                    deployment.algorithm, deployment.target, state="failed", message=str(error)
+                )
+                needed.add(deployment.running.get("app", ""))
+        self._remove(status, needed)
+
+    def _one(self, deployment: Deployment, status: dict[str, AppStatus]) -> set[str]:
+        """Bring one deployment forward; returns the applications that it needs."""
+        name, target = deployment.algorithm, deployment.target
+        running = deployment.running.get("app", "")
+        if running and running not in status:  # Ray was restarted; nothing answers there
+            self._deployments.saw(name, target, state="starting", running={})
+            running = ""
+        version = self._catalogue.pointed(Ref(name, target))
+        app = app_name(deployment, version)
+        seen = status.get(app)
+        again = deployment.state == "waiting" and seen is not None and (
+            seen.state == "failed" or self._replicas.get(app, 0) not in (0, deployment.replicas)
+        )  # fmt: skip
+        if seen is None or again:
+            folder, digest = self._catalogue.folder(name, version)
+            spec = ReplicaSpec(str(folder), digest, version, threads=1)
+            self._deployments.saw(name, target, state="starting", version=version)
+            self._cluster.start(app, spec, deployment.replicas)
+            self._replicas[app] = deployment.replicas
+        elif seen.state == "running":
+            current = {
+                "app": app, "version": version,
+                "manifest": self._catalogue.manifest(name, version).model_dump(mode="json"),
+            } if running != app else None  # fmt: skip
+            self._deployments.saw(name, target, state="running", version=version, running=current)
+            return {app}
+        elif seen.state == "failed":
+            self._deployments.saw(
+                name, target, state="failed", message=plain_reason(seen.message), version=version
+            )
+        return {app, running}
+
+    def _remove(self, status: dict[str, AppStatus], needed: set[str]) -> None:
+        moment = time.monotonic()
+        for app, seen in status.items():
+            if app in needed or seen.state == "deleting":
+                self._unused_since.pop(app, None)
+            elif moment - self._unused_since.setdefault(app, moment) > LINGER:
+                self._cluster.delete(app)
+        for deployment in self._deployments.all():
+            if deployment.state == "removing":
+                self._deployments.forget(deployment.algorithm, deployment.target)
+
+
+def plain_reason(message: str) -> str:
+    """The last error line of a Serve message, then the message itself."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
+    lines = [line.strip() for line in plain.splitlines()]
+    errors = [
+        line
+        for line in lines
+        if re.match(r"[\w.]*(Error|Package|Data|Mismatch|Library)\b.*:", line)
+    ]
+    return f"{errors[-1]}\n{plain}" if errors else plain

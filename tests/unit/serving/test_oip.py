@@ -1,0 +1,101 @@
+"""The protocol codec: what is encoded is decoded, what lies is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from citybrain.core.errors import InvalidInput
+from citybrain.core.tensors import DTYPES, bytes_array, datatype
+from citybrain.serving.protocols import oip
+
+NUMERIC = sorted(set(DTYPES) - {"BYTES"})
+
+
+@st.composite
+def tensors(draw):
+    name = draw(st.sampled_from(NUMERIC))
+    shape = draw(array_shapes(min_dims=1, max_dims=3, max_side=4))
+    elements = {"allow_nan": False, "allow_infinity": False} if name[:2] == "FP" else None
+    return draw(arrays(DTYPES[name], shape, elements=elements))
+
+
+def body_of(array, *, binary):
+    entry = {"name": "x", "datatype": datatype(array), "shape": list(array.shape)}
+    if not binary:
+        return json.dumps({"inputs": [entry | {"data": array.ravel().tolist()}]}).encode(), -1
+    raw = oip.to_bytes(array)
+    entry["parameters"] = {"binary_data_size": len(raw)}
+    head = json.dumps({"inputs": [entry]}).encode()
+    return head + raw, len(head)
+
+
+@settings(max_examples=150, deadline=None)
+@given(tensors(), st.booleans())
+def test_what_is_sent_is_what_arrives(array, binary):
+    body, length = body_of(array, binary=binary)
+    _, found = oip.decode(body, length)
+    assert found["x"].dtype == array.dtype
+    assert found["x"].shape == array.shape
+    np.testing.assert_array_equal(found["x"], array)
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=6))
+def test_byte_strings_survive_the_binary_extension(values):
+    array = bytes_array(values)
+    body, length = body_of(array, binary=True)
+    _, found = oip.decode(body, length)
+    assert found["x"].tolist() == values
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.integers(-3, 400))
+def test_any_bytes_are_decoded_or_refused_and_never_crash(body, length):
+    try:
+        oip.decode(body, length)
+    except InvalidInput as error:
+        assert error.message
+
+
+@settings(max_examples=200, deadline=None)
+@given(tensors(), st.data())
+def test_a_body_with_one_changed_byte_is_decoded_or_refused(array, data):
+    body, length = body_of(array, binary=True)
+    place = data.draw(st.integers(0, len(body) - 1))
+    changed = body[:place] + bytes([body[place] ^ (1 << data.draw(st.integers(0, 7)))])
+    changed += body[place + 1 :]
+    try:
+        oip.decode(changed, length)
+    except InvalidInput as error:
+        assert error.message
+
+
+def test_nested_and_flat_data_are_the_same():
+    flat = b'{"inputs":[{"name":"x","datatype":"INT32","shape":[2,2],"data":[1,2,3,4]}]}'
+    nested = flat.replace(b"[1,2,3,4]", b"[[1,2],[3,4]]")
+    assert oip.decode(flat, -1)[1]["x"].tolist() == oip.decode(nested, -1)[1]["x"].tolist()
+
+
+def test_outputs_come_as_they_were_asked_for():
+    request, _ = oip.decode(
+        json.dumps(
+            {
+                "id": "7",
+                "inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}],
+                "outputs": [{"name": "b", "parameters": {"binary_data": True}}, {"name": "c"}],
+            }
+        ).encode(),
+        -1,
+    )
+    answers = {"a": np.ones(2, np.float32), "b": np.arange(2, dtype=np.int64),
+               "c": bytes_array([b"hi"])}  # fmt: skip
+    body, length = oip.encode(request, answers, "m", "3")
+    head = json.loads(body[:length])
+    assert head["id"] == "7"
+    assert (head["model_name"], head["model_version"]) == ("m", "3")
+    assert [o["name"] for o in head["outputs"]] == ["b", "c"]
+    assert head["outputs"][1]["data"] == ["hi"]
+    assert np.frombuffer(body[length:], np.int64).tolist() == [0, 1]
