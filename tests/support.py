@@ -50,7 +50,7 @@ class Running:
         for process in psutil.process_iter():
             try:
                 name = " ".join(process.cmdline())
-                if name.startswith("ray::ServeReplica") and (
+                if name.startswith("ray::") and "replica" in name.lower() and (
                     process.environ().get("CITYBRAIN_MARK") == mark
                 ):
                     found.append(process)

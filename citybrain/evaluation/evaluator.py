@@ -50,12 +50,18 @@ def evaluate(
     scores = _scores(scenario, samples, truths, answers, seed, progress)
     baseline_answers = BASELINES.get(scenario.baseline).answer(samples, task)
     baseline = {m: METRICS.get(m).score(truths, baseline_answers) for m in scenario.metrics}
+    easy = _sliced(scenario, samples, truths, baseline_answers)
     champion_values: dict[str, float] = {}
+    champion_slices: dict[str, dict[str, float]] = {}
     if champion is not None:
         theirs = _answers(champion, samples, lambda _: None)
         champion_values = {m: METRICS.get(m).score(truths, theirs) for m in scenario.metrics}
+        champion_slices = _sliced(scenario, samples, truths, theirs)
     progress(0.95, "timing single calls")
-    rules = decide(scenario.gate, scores.whole, scores.slices, baseline, champion_values)
+    others = {"baseline": {"": baseline, **easy},
+              "champion": {"": champion_values, **champion_slices}}  # fmt: skip
+    figures = {"": {name: found["value"] for name, found in scores.whole.items()}}
+    rules = decide(scenario.gate, figures | scores.slices, others)
     return {
         "scenario": scenario.name,
         "task": scenario.task,
@@ -92,7 +98,6 @@ def _scores(
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(truths), (RESAMPLES, len(truths)))
     whole: dict[str, dict[str, float]] = {}
-    slices: dict[str, dict[str, float]] = {}
     for number, name in enumerate(scenario.metrics):
         metric = METRICS.get(name)
         resampled = []
@@ -106,6 +111,14 @@ def _scores(
             "value": metric.score(truths, answers), "low": float(low), "high": float(high),
             "greater_is_better": float(metric.greater_is_better),
         }  # fmt: skip
+    return Scores(whole, _sliced(scenario, samples, truths, answers))
+
+
+def _sliced(
+    scenario: Scenario, samples: list[Sample], truths: list[Any], answers: list[Any]
+) -> dict[str, dict[str, float]]:
+    """Every metric on every slice, `tag=value`."""
+    slices: dict[str, dict[str, float]] = {}
     for tag in scenario.slices:
         groups: dict[str, list[int]] = {}
         for index, sample in enumerate(samples):
@@ -118,7 +131,7 @@ def _scores(
                 )
                 for name in scenario.metrics
             } | {"items": float(len(members))}
-    return Scores(whole, slices)
+    return slices
 
 
 def _latency(predictor: Predictor, samples: list[Sample]) -> dict[str, float]:

@@ -9,20 +9,22 @@ from typing import Any
 from citybrain.evaluation.metric import METRICS
 from citybrain.evaluation.scenario import GateRule
 
+Figures = Mapping[str, Mapping[str, float]]
+"""Metric values by slice (`tag=value`); the slice "" is the whole."""
+
 
 def decide(
-    rules: Iterable[GateRule], whole: Mapping[str, Mapping[str, float]],
-    slices: Mapping[str, Mapping[str, float]], baseline: Mapping[str, float],
-    champion: Mapping[str, float],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Each rule with what was found, whether it passed, and a sentence that says so."""
+    rules: Iterable[GateRule], figures: Figures, others: Mapping[str, Figures]
+) -> list[dict[str, Any]]:
+    """Each rule with what was found, whether it passed, and a sentence that says so.
+
+    `others` holds the figures of `baseline` and, where there is one, of `champion`.
+    """
     verdicts = []
     for rule in rules:
-        if rule.slice:
-            value = slices.get(rule.slice, {}).get(rule.metric, math.nan)
-        else:
-            value = whole[rule.metric]["value"]
-        passed, says = _judge(rule, value, baseline, champion)
+        value = figures.get(rule.slice, {}).get(rule.metric, math.nan)
+        other = others.get(rule.better_than or "", {}).get(rule.slice, {}).get(rule.metric)
+        passed, says = _judge(rule, value, other)
         verdicts.append(
             {"metric": rule.metric, "slice": rule.slice, "value": value, "passed": passed,
              "says": says}
@@ -30,12 +32,7 @@ def decide(
     return verdicts
 
 
-def _judge(
-    rule: GateRule,
-    value: float,
-    baseline: Mapping[str, float],
-    champion: Mapping[str, float],
-) -> tuple[bool, str]:
+def _judge(rule: GateRule, value: float, other: float | None) -> tuple[bool, str]:
     where = f"{rule.metric}{f' on {rule.slice}' if rule.slice else ''}"
     if math.isnan(value):
         return False, f"{where} could not be measured"
@@ -44,22 +41,16 @@ def _judge(
         wants.append((value >= rule.at_least, f"at least {rule.at_least:g}"))
     if rule.at_most is not None:
         wants.append((value <= rule.at_most, f"at most {rule.at_most:g}"))
-    if rule.better_than is not None:
-        other = (baseline if rule.better_than == "baseline" else champion).get(rule.metric)
-        if other is not None:  # the first version has no champion to beat
-            sign = 1 if METRICS.get(rule.metric).greater_is_better else -1
-            margin = f" by {rule.by:g}" if rule.by else ""
-            wants.append(
-                (
-                    sign * (value - other) >= rule.by and sign * (value - other) > 0,
-                    f"better than the {rule.better_than}'s {other:.4g}{margin}",
-                )
-            )
-    passed = all(ok for ok, _ in wants)
-    return (
-        passed,
-        f"{where} is {value:.4g}, wanted {' and '.join(text for _, text in wants)}",
-    )
+    if rule.better_than is not None and other is not None:  # the first version has no champion
+        sign = 1 if METRICS.get(rule.metric).greater_is_better else -1
+        better = sign * (value - other)
+        margin = f" by {rule.by:g}" if rule.by else ""
+        says = f"better than the {rule.better_than}'s {other:.4g}{margin}"
+        wants.append((better > 0 and better >= rule.by, says))
+    if not wants:
+        return True, f"{where} is {value:.4g}, and there is no {rule.better_than} to beat"
+    says = " and ".join(text for _, text in wants)
+    return all(ok for ok, _ in wants), f"{where} is {value:.4g}, wanted {says}"
 
 
 def rule_text(rule: GateRule) -> str:

@@ -125,7 +125,7 @@ def check_relative(path: str) -> PurePosixPath:
     return pure
 
 
-def package_files(folder: Path) -> list[Path]:
+def package_files(folder: Path, *, limit: int = MAX_FILES) -> list[Path]:
     """The regular files of a folder, sorted; links and devices are refused."""
     found = []
     for path in sorted(folder.rglob("*")):
@@ -133,8 +133,8 @@ def package_files(folder: Path) -> list[Path]:
             raise BadPackage(f"{path.relative_to(folder)} is not a regular file.")
         if path.is_file():
             found.append(path)
-        if len(found) > MAX_FILES:
-            raise BadPackage(f"The folder holds more than {MAX_FILES} files.")
+        if len(found) > limit:
+            raise BadPackage(f"The folder holds more than {limit} files.")
     return found
 
 
@@ -144,10 +144,15 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
+def data_digest(path: Path) -> str:
+    """SHA-256 of a data set: a file, or a folder of any number of files."""
+    return folder_digest(path, limit=10_000_000) if path.is_dir() else file_digest(path)
+
+
+def folder_digest(folder: Path, *, limit: int = MAX_FILES) -> str:
     """SHA-256 over the sorted names and digests of a folder's files, in hex."""
     whole = hashlib.sha256()
-    for path in package_files(folder):
+    for path in package_files(folder, limit=limit):
         name = path.relative_to(folder).as_posix()
         whole.update(f"{file_digest(path)}  {name}\n".encode())
     return whole.hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from citybrain.core.errors import BadPackage
+from citybrain.core.errors import BadData, BadPackage
 from citybrain.core.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -28,6 +28,19 @@ class Recipe(ABC):
     summary: ClassVar[str]
     budget: ClassVar[float]
     """Seconds of training on two cores that the starter needs."""
+    settable: ClassVar[tuple[str, ...]] = ()
+    """Attributes that `train --set name=value` may change, numbers or texts."""
+
+    def set(self, name: str, value: str) -> None:
+        """Change one of the settable attributes; it keeps its type."""
+        if name not in self.settable:
+            known = ", ".join(self.settable) or "none"
+            raise BadData(f"This recipe has no setting {name[:40]!r}.", hint=f"Settings: {known}.")
+        kind = type(getattr(self, name))
+        try:
+            setattr(self, name, kind(value))
+        except ValueError as error:
+            raise BadData(f"{name} must be of type {kind.__name__}, not {value[:40]!r}.") from error
 
     @abstractmethod
     def generate(self, folder: Path, *, seed: int, part: str) -> Path:

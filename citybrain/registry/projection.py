@@ -12,7 +12,7 @@ from citybrain.core.schemas import Actor
 from citybrain.models.package import Package, folder_digest
 from citybrain.registry.catalogue import DIGEST, NOTED, PROBLEM, SOURCE, Catalogue
 from citybrain.registry.plain_mlflow import as_package
-from citybrain.registry.tracker import artifact_folder
+from citybrain.registry.tracker import ChangeSign, artifact_folder
 from citybrain.storage.records.history import History
 
 MLFLOW = Actor(key="mlflow", department="platform", role="developer")
@@ -26,15 +26,21 @@ class Projection:
         self._history = history
         self._packages = home.packages
         self._client = catalogue.client
+        self._sign = ChangeSign(home.mlflow)
+        self._seen: tuple[int, int] = (-1, -1)
 
     def run(self) -> None:
-        """Adopt, then project every algorithm."""
+        """Adopt, then project every algorithm; nothing at all when neither side has changed."""
+        stamp = (self._sign.now(), self._history.revision())
+        if stamp == self._seen:
+            return
         with self._catalogue.lock:
             for model in self._client.search_registered_models(max_results=1000):
                 for found in self._client.search_model_versions(f"name='{model.name}'"):
                     if not (found.tags.get(NOTED) or found.tags.get(PROBLEM)):
                         self._adopt(found)
                 self.project(model.name)
+        self._seen = stamp
 
     def _adopt(self, found: Any) -> None:
         """Take in a plain MLflow version, or finish what a kill interrupted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -24,12 +25,25 @@ def open_client(folder: Path) -> Any:
     client = MlflowClient(tracking_uri(folder), tracking_uri(folder))
     client.search_registered_models(max_results=1)
     # MLflow keeps SQLite's rollback journal; WAL lets developers read while we write.
-    import sqlite3
-
     connection = sqlite3.connect(folder / "mlflow.db")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
     return client
+
+
+class ChangeSign:
+    """Tells whether anybody wrote to MLflow's SQLite file since the last look, for next to nothing.
+
+    `PRAGMA data_version` changes on this connection whenever another one commits.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._connection = sqlite3.connect(folder / "mlflow.db", check_same_thread=False)
+
+    def now(self) -> int:
+        """A number that differs from the one before when something was written."""
+        found: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return found
 
 
 def experiment(client: Any, folder: Path, name: str) -> str:

@@ -17,6 +17,8 @@ from citybrain.storage.records.deployments import Deployments
 
 log = logging.getLogger(__name__)
 PAUSE = 0.5
+CALM = 2.0
+"""Seconds between looks while something is under way or was asked for, and while nothing is."""
 LINGER = 3.0
 """Seconds that an old version keeps running after the switch, until every gateway has seen it."""
 
@@ -49,10 +51,15 @@ class Reconciler:
         self._stop.set()
 
     def _work(self) -> None:
+        asked, calm, looked = -1, False, 0.0
         while not self._stop.wait(PAUSE):
             try:
+                wanted = self._deployments.revision()
+                if calm and wanted == asked and time.monotonic() - looked < CALM:
+                    continue
                 self._cluster.connect()
-                self.step()
+                asked, looked = wanted, time.monotonic()
+                calm = self.step()
                 self.connected = True
             except NotReady:
                 self.connected = False
@@ -63,8 +70,8 @@ class Reconciler:
                 log.debug("reason", exc_info=True)
                 self._stop.wait(1.0)
 
-    def step(self) -> None:
-        """One look at both sides, and what follows from it."""
+    def step(self) -> bool:
+        """One look at both sides, and what follows from it; whether all is as it should be."""
         status = self._cluster.status()
         needed: set[str] = set()
         for deployment in self._deployments.all():
@@ -78,6 +85,8 @@ class Reconciler:
                 )
                 needed.add(deployment.running.get("app", ""))
         self._remove(status, needed)
+        settled = all(d.state in ("running", "failed") for d in self._deployments.all())
+        return settled and status.keys() <= needed
 
     def _one(self, deployment: Deployment, status: dict[str, AppStatus]) -> set[str]:
         """Bring one deployment forward; returns the applications that it needs."""

@@ -28,17 +28,11 @@ class Table:
         """These columns as FP32[rows, columns]; BadData names the first line without a number."""
         import pandas as pd
 
-        numbers = (
-            self.frame[columns]
-            .apply(pd.to_numeric, errors="coerce")
-            .to_numpy(np.float32)
-        )
+        numbers: Array = self.frame[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
         bad = np.argwhere(~np.isfinite(numbers))
         if len(bad):
             row, column = bad[0]
-            raise BadData(
-                f"{self.name}:{row + 2}: {columns[column]} is not a finite number."
-            )
+            raise BadData(f"{self.name}:{row + 2}: {columns[column]} is not a finite number.")
         return numbers
 
 
@@ -53,9 +47,7 @@ def read_frame(path: Path) -> Any:
             return pd.read_parquet(path)
         return pd.read_csv(path, encoding="utf-8-sig")
     except Exception as error:
-        raise BadData(
-            f"{path.name} cannot be read: {str(error).splitlines()[0][:200]}."
-        ) from error
+        raise BadData(f"{path.name} cannot be read: {str(error).splitlines()[0][:200]}.") from error
 
 
 def read_table(path: Path, *, target: str) -> Table:
@@ -71,13 +63,8 @@ def read_table(path: Path, *, target: str) -> Table:
         raise BadData(f"{path.name}:{empty[0] + 2}: the label is empty.")
     tagged = [name for name in frame.columns if str(name).startswith(TAG)]
     tags = [
-        {
-            name.removeprefix(TAG): str(value)
-            for name, value in zip(tagged, row, strict=True)
-        }
+        {name.removeprefix(TAG): str(value) for name, value in zip(tagged, row, strict=True)}
         for row in frame[tagged].itertuples(index=False, name=None)
     ]
-    columns = [
-        str(name) for name in frame.columns if name != target and name not in tagged
-    ]
+    columns = [str(name) for name in frame.columns if name != target and name not in tagged]
     return Table(frame, columns, frame[target].astype(str).tolist(), tags, path.name)

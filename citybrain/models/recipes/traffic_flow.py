@@ -35,11 +35,12 @@ PASSES = 40  # over small data; more of them only learn the windows by heart
 
 @RECIPES.add("traffic-flow")
 class TrafficFlow(Recipe):
-    """Forecasting, torch. The attributes below may be set on an instance before `train`."""
+    """Forecasting, torch: one network for all series."""
 
     task = "forecasting"
     summary = "Traffic flow and speed one hour ahead (generated sensors; global quantile network)"
     budget = 15.0
+    settable = ("horizon", "context", "step_seconds", "timezone")
 
     horizon = 12
     context = 0

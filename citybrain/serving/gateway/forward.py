@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 
 import httpx
@@ -10,15 +11,9 @@ import httpx
 from citybrain.core.errors import NotReady
 from citybrain.serving.gateway.messages import Disconnected, Receive, Scope, Send
 
-HOP_BY_HOP = {
-    b"connection",
-    b"keep-alive",
-    b"transfer-encoding",
-    b"upgrade",
-    b"te",
-    b"trailer",
-}
-MAX_BODY = 2 << 30
+HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer"}
+CLAIMED = {b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"}
+"""What a client may claim of itself; only we know where a request came from."""
 
 
 class Forwarder:
@@ -30,13 +25,17 @@ class Forwarder:
             transport=transport,
             base_url="http://control",
             timeout=httpx.Timeout(120, connect=5),
+            # It forwards for everybody, so it keeps the cookie of nobody.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward one request; NotReady while the control process is away."""
         query = scope.get("query_string", b"")
         url = httpx.URL(path=scope["path"], query=query or None)
-        headers = [(k, v) for k, v in scope["headers"] if k not in HOP_BY_HOP]
+        headers = [(k, v) for k, v in scope["headers"] if k not in HOP_BY_HOP | CLAIMED]
+        if scope.get("client"):
+            headers.append((b"x-forwarded-for", scope["client"][0].encode()))
 
         async def body() -> AsyncIterator[bytes]:
             more = True

@@ -20,6 +20,10 @@ class Deployments:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def revision(self) -> int:
+        """A number that grows with every change of what is wanted, and of every alias."""
+        return self._database.revision()
+
     def all(self) -> list[Deployment]:
         """Every deployment, also those being removed."""
         query = select(DeploymentRow).order_by(DeploymentRow.algorithm, DeploymentRow.target)

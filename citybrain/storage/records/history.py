@@ -22,6 +22,10 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def revision(self) -> int:
+        """A number that grows with every alias move."""
+        return self._database.revision()
+
     def note_version(
         self,
         algorithm: str,

@@ -34,6 +34,7 @@ class Usage:
     def __init__(self, database: Database, zone: ZoneInfo) -> None:
         self._database = database
         self._zone = zone
+        self._read: dict[str, int] = {}
 
     def load(self, folder: Path) -> int:
         """Read on in every journal; returns how many calls were settled by it.
@@ -45,6 +46,8 @@ class Usage:
         loaded = 0
         for path in journals(folder):
             finished = is_finished(path)  # asked before the last read, never after
+            if not finished and self._read.get(path.name) == path.stat().st_size:
+                continue  # nothing new; an idle platform leaves its database alone
             while fresh := self._load_some(path):
                 loaded += fresh
             if finished:
@@ -60,7 +63,9 @@ class Usage:
             lines, mark.offset = read_from(path, mark.offset)
             settled = [Settled(*line[1:]) for line in lines if line[0] == "S"]
             self._fold(session, settled)
-            return len(lines)
+            offset = mark.offset
+        self._read[path.name] = offset
+        return len(lines)
 
     def _fold(self, session: Session, settled: list[Settled]) -> None:
         fresh: dict[str, Settled] = {}
@@ -143,6 +148,7 @@ class Usage:
                     session.execute(insert(RequestRow), rows)
             session.execute(delete(JournalRow).where(JournalRow.file == path.name))
         path.unlink()
+        self._read.pop(path.name, None)
 
     def days(self, *, department: str = "", since: str = "", limit: int = 2000) -> list[UsageLine]:
         """Usage lines, newest day first."""

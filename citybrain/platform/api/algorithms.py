@@ -1,0 +1,214 @@
+"""Algorithms, versions, promotions and scenarios."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, File, Form, UploadFile
+
+from citybrain.core.errors import BadPackage, InvalidInput, NotAllowed, TooLarge
+from citybrain.core.names import Ref
+from citybrain.core.schemas import (
+    Actor,
+    Algorithm,
+    AlgorithmPage,
+    AliasMove,
+    Evaluation,
+    NewEvaluation,
+    NewPromotion,
+    Promotion,
+    ScenarioInfo,
+    Version,
+)
+from citybrain.evaluation.gate import rule_text
+from citybrain.evaluation.scenario import Scenario, find_scenario, scenarios
+from citybrain.models.package import MAX_FILES, check_relative
+from citybrain.models.task import open_task
+from citybrain.platform.api.access import AnyRole, Developer, Plane
+from citybrain.platform.wiring import ControlPlane
+from citybrain.serving.gateway.asgi import describe
+
+router = APIRouter(tags=["algorithms"])
+MAX_PACKAGE = 2 << 30
+
+
+@router.get("/algorithms")
+def list_algorithms(plane: Plane, actor: AnyRole) -> list[Algorithm]:
+    """The catalogue: every department may look, calling takes a grant."""
+    return plane.catalogue.algorithms()
+
+
+@router.get("/algorithms/{name}")
+def get_algorithm(name: str, plane: Plane, actor: AnyRole) -> AlgorithmPage:
+    """One algorithm with its versions, its tensors and an example call."""
+    algorithm = plane.catalogue.algorithm(name)
+    versions = plane.catalogue.versions(name)
+    usable = [version for version in versions if not version.problem]
+    if not usable:
+        return AlgorithmPage(
+            algorithm=algorithm, versions=versions, manifest={}, signature={}, example={}
+        )
+    shown = algorithm.aliases.get("champion") or usable[0].version
+    manifest = plane.catalogue.manifest(name, shown)
+    task = open_task(manifest)
+    return AlgorithmPage(
+        algorithm=algorithm,
+        versions=versions,
+        manifest=manifest.model_dump(mode="json"),
+        signature=describe(task.signature()),
+        example={"inputs": msgspec.to_builtins(task.example())},
+    )
+
+
+@router.post("/algorithms/{name}/versions", status_code=201)
+def register_version(
+    name: str,
+    plane: Plane,
+    actor: Developer,
+    files: Annotated[list[UploadFile], File(description="Each file, named by its relative path.")],
+    metrics: Annotated[str, Form(description="JSON object of training metrics.")] = "{}",
+) -> Version:
+    """Register a folder as the next version; it becomes the challenger."""
+    try:
+        figures = msgspec.json.decode(metrics, type=dict[str, float])
+    except msgspec.MsgspecError as error:
+        raise InvalidInput("`metrics` is not a JSON object of numbers.") from error
+    if len(files) > MAX_FILES:
+        raise TooLarge(f"A package has at most {MAX_FILES} files.")
+    with tempfile.TemporaryDirectory(dir=plane.truths.home.work) as work:
+        folder = Path(work) / "package"
+        size = 0
+        for file in files:
+            target = folder / check_relative(file.filename or "")
+            if target.exists():
+                raise BadPackage(f"{file.filename} was sent twice.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as out:
+                while chunk := file.file.read(1 << 20):
+                    size += len(chunk)
+                    if size > MAX_PACKAGE:
+                        raise TooLarge(f"A package has at most {MAX_PACKAGE} bytes.")
+                    out.write(chunk)
+        return plane.catalogue.register(folder, actor, metrics=figures, expected=name)
+
+
+@router.get("/algorithms/{name}/versions/{target}")
+def get_version(name: str, target: str, plane: Plane, actor: AnyRole) -> Version:
+    """One version, by number or alias."""
+    return plane.catalogue.version(Ref(name, target))
+
+
+@router.get("/algorithms/{name}/aliases")
+def alias_history(name: str, plane: Plane, actor: AnyRole) -> list[AliasMove]:
+    """Who moved which alias when, newest first."""
+    plane.catalogue.algorithm(name)
+    return plane.truths.history.moves(name)
+
+
+def _check_owner(plane: ControlPlane, name: str, actor: Actor) -> None:
+    owner = plane.catalogue.algorithm(name).owner
+    if actor.role != "admin" and actor.department != owner:
+        raise NotAllowed(f"{name} belongs to {owner}, not to {actor.department}.")
+
+
+@router.post("/algorithms/{name}/promotions")
+def promote(name: str, new: NewPromotion, plane: Plane, actor: Developer) -> Promotion:
+    """Ask for a version behind an alias; refused with the failing numbers of its gate."""
+    _check_owner(plane, name, actor)
+    return plane.lifecycle.promote(name, new.version, new.alias, actor)
+
+
+@router.post("/algorithms/{name}/rollback")
+def roll_back(name: str, plane: Plane, actor: Developer, alias: str = "champion") -> AliasMove:
+    """Point an alias to the version before."""
+    _check_owner(plane, name, actor)
+    return plane.lifecycle.roll_back(name, alias, actor)
+
+
+@router.put("/algorithms/{name}/approval/{rule}")
+def set_approval(
+    name: str, rule: Literal["self", "four-eyes"], plane: Plane, actor: Developer
+) -> Algorithm:
+    """Who may approve this algorithm's promotions; in production an admin alone may loosen it."""
+    _check_owner(plane, name, actor)
+    if rule == "self" and plane.truths.settings.profile == "production" and actor.role != "admin":
+        raise NotAllowed("In production only an admin allows self-approval.")
+    plane.truths.history.set_approval(name, rule, actor)
+    return plane.catalogue.algorithm(name)
+
+
+@router.get("/promotions")
+def list_promotions(plane: Plane, actor: AnyRole, state: str = "") -> list[Promotion]:
+    """Promotions, newest first."""
+    return plane.truths.history.promotions(state=state)
+
+
+@router.post("/promotions/{promotion_id}/approve")
+def approve(promotion_id: str, plane: Plane, actor: Developer) -> Promotion:
+    """The second pair of eyes."""
+    for waiting in plane.truths.history.promotions(state="waiting"):
+        if waiting.id == promotion_id:
+            _check_owner(plane, waiting.algorithm, actor)
+    return plane.lifecycle.approve(promotion_id, actor)
+
+
+@router.post("/promotions/{promotion_id}/withdraw")
+def withdraw(promotion_id: str, plane: Plane, actor: Developer) -> Promotion:
+    """Take a waiting promotion back."""
+    return plane.truths.history.withdraw(promotion_id, actor)
+
+
+def _info(scenario: Scenario) -> ScenarioInfo:
+    return ScenarioInfo(
+        name=scenario.name, title_zh=scenario.title.zh, title_en=scenario.title.en,
+        domain=scenario.domain, task=scenario.task, question=scenario.question,
+        metrics=list(scenario.metrics), gate=[rule_text(rule) for rule in scenario.gate],
+    )  # fmt: skip
+
+
+@router.get("/scenarios")
+def list_scenarios(plane: Plane, actor: AnyRole) -> list[ScenarioInfo]:
+    """All scenarios, shipped and added."""
+    return [_info(s) for s in scenarios(plane.truths.home.scenarios).values()]
+
+
+@router.get("/scenarios/{name}/league")
+def league(name: str, plane: Plane, actor: AnyRole) -> list[Evaluation]:
+    """The newest finished evaluation of each version on the scenario's own data, best first."""
+    scenario = find_scenario(name, plane.truths.home.scenarios)
+    newest: dict[tuple[str, int], Evaluation] = {}
+    for found in plane.truths.evaluations.find(scenario=name, state="done"):
+        if not found.data:
+            newest.setdefault((found.algorithm, found.version), found)
+    first = scenario.metrics[0]
+
+    def rank(found: Evaluation) -> float:
+        metric: dict[str, Any] = found.report["metrics"][first]
+        return float(-metric["value"] if metric["greater_is_better"] else metric["value"])
+
+    return sorted(newest.values(), key=rank)
+
+
+@router.post("/scenarios/{name}/evaluations", status_code=202)
+def start_evaluation(name: str, new: NewEvaluation, plane: Plane, actor: Developer) -> Evaluation:
+    """Evaluate a version; look at the evaluation until it is done or failed."""
+    if new.data and actor.role != "admin" and plane.truths.settings.profile == "production":
+        raise NotAllowed("In production only an admin names paths on the platform's machine.")
+    return plane.evaluation.ask(name, new, actor)
+
+
+@router.get("/evaluations")
+def list_evaluations(
+    plane: Plane, actor: AnyRole, algorithm: str = "", limit: int = 50
+) -> list[Evaluation]:
+    """Evaluations, newest first."""
+    return plane.truths.evaluations.find(algorithm=algorithm, limit=min(limit, 500))
+
+
+@router.get("/evaluations/{evaluation_id}")
+def get_evaluation(evaluation_id: str, plane: Plane, actor: AnyRole) -> Evaluation:
+    """One evaluation."""
+    return plane.truths.evaluations.get(evaluation_id)

@@ -1,0 +1,276 @@
+"""Commands of the catalogue: register, algorithms, scenarios, evaluate, promote, rollback, lineage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from citybrain.core.errors import InvalidInput
+from citybrain.core.names import parse_ref
+from citybrain.core.schemas import Evaluation
+from citybrain.platform.cli.output import (
+    JsonFlag,
+    client,
+    existing,
+    progress,
+    screen,
+    show_json,
+    show_table,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (register, algorithms, scenarios, evaluate, promote, rollback, lineage):
+        app.command()(command)
+
+
+def register(
+    folder: Annotated[Path, typer.Argument(help="A folder with an algorithm.yaml.")],
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Register a folder as the next version of its algorithm.
+
+    Example: `citybrain register ./road-damage`
+    """
+    from citybrain.models.package import Package
+
+    package = Package.open(existing(folder, "folder"))
+    with client() as city, progress("uploading", hidden=json) as watch:
+        found = city.register(package.folder, package.manifest.name)
+        watch(1.0, "registered")
+    if json:
+        show_json(found)
+        return
+    screen.print(f"{found.algorithm}@{found.version} is registered, sha256 {found.digest[:16]}…")
+    screen.print(f"Next: citybrain evaluate SCENARIO --algorithm {found.algorithm}")
+
+
+def algorithms(
+    name: Annotated[str, typer.Argument(help="One algorithm; nothing: all.")] = "",
+    approval: Annotated[str, typer.Option(help="Set who approves: self or four-eyes.")] = "",
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """The catalogue, or one algorithm with its versions.
+
+    Example: `citybrain algorithms hotline-router`
+    """
+    with client() as city:
+        if approval:
+            if approval not in ("self", "four-eyes"):
+                raise InvalidInput("--approval is self or four-eyes.")
+            city.set_approval(name, approval)
+        if name:
+            page = city.algorithm(name)
+            if json:
+                show_json(page)
+                return
+            found = page.algorithm
+            screen.print(f"[bold]{found.name}[/]  {found.title_zh} · {found.title_en}")
+            screen.print(f"{found.task}, {found.domain}, owner {found.owner}, {found.licence}")
+            show_table(
+                "Versions", ["version", "aliases", "registered", "metrics", "problem"],
+                [
+                    [
+                        v.version, ", ".join(v.aliases), f"{v.created_at:%Y-%m-%d %H:%M}",
+                        ", ".join(f"{k} {x:.4g}" for k, x in sorted(v.metrics.items())[:6]),
+                        v.problem,
+                    ]
+                    for v in page.versions
+                ],
+            )  # fmt: skip
+            return
+        everything = city.algorithms()
+    if json:
+        show_json(everything)
+        return
+    show_table(
+        "Algorithms", ["name", "title", "task", "domain", "owner", "latest", "aliases"],
+        [
+            [a.name, f"{a.title_zh} {a.title_en}", a.task, a.domain, a.owner, a.latest,
+             ", ".join(f"{k}→{v}" for k, v in sorted(a.aliases.items()))]
+            for a in everything
+        ],
+        empty="No algorithms yet. Install the starters with: citybrain demo",
+    )  # fmt: skip
+
+
+def scenarios(
+    name: Annotated[str, typer.Argument(help="One scenario's league table.")] = "",
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Business scenarios and their gates, or one scenario's league table.
+
+    Example: `citybrain scenarios evening-peak`
+    """
+    with client() as city:
+        if name:
+            league = city.league(name)
+            if json:
+                show_json(league)
+                return
+            show_table(
+                f"League table of {name}", ["algorithm", "version", "figures", "gate", "when"],
+                [[e.algorithm, e.version, _figures(e), "passed" if e.passed else "failed",
+                  f"{e.created_at:%Y-%m-%d %H:%M}"] for e in league],
+                empty=f"Nobody was examined yet: citybrain evaluate {name} --algorithm NAME",
+            )  # fmt: skip
+            return
+        found = city.scenarios()
+    if json:
+        show_json(found)
+        return
+    show_table(
+        "Scenarios", ["name", "title", "domain", "task", "gate"],
+        [[s.name, f"{s.title_zh} {s.title_en}", s.domain, s.task, "; ".join(s.gate)]
+         for s in found],
+    )  # fmt: skip
+
+
+def evaluate(
+    scenario: Annotated[str, typer.Argument(help="A scenario; `citybrain scenarios` lists them.")],
+    algorithm: Annotated[str, typer.Option(help="NAME, NAME@alias or NAME@version.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Other data than the scenario's own, in the task's format (see `train --help`). "
+            "Counts as a measurement, not as evidence for promotion."
+        ),
+    ] = None,
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Examine a version in a business scenario: figures with intervals, slices, gate.
+
+    Example: `citybrain evaluate evening-peak --algorithm traffic-flow@challenger`
+    """
+    ref = parse_ref(algorithm)
+    path = str(existing(data, "data")) if data else ""
+    with client() as city, progress(f"evaluating {ref}", hidden=json) as watch:
+        found = city.evaluate(scenario, ref.algorithm, ref.target, path, watch)
+    metrics = found.report["metrics"]
+    if json:
+        values = {
+            name: {key: metric[key] for key in ("value", "low", "high")}
+            for name, metric in metrics.items()
+        }
+        show_json(values)
+        return
+    baseline, champion = found.report["baseline"]["metrics"], found.report["champion"]
+    show_table(
+        f"{found.algorithm}@{found.version} in {scenario}, {found.report['items']} items",
+        ["metric", "value", "95 % interval", found.report["baseline"]["name"], "champion"],
+        [
+            [name, f"{m['value']:.4g}", f"{m['low']:.4g} to {m['high']:.4g}",
+             f"{baseline[name]:.4g}", f"{champion[name]:.4g}" if champion else ""]
+            for name, m in metrics.items()
+        ],
+    )  # fmt: skip
+    show_table(
+        "Slices", ["slice", "items", *metrics],
+        [[label, int(row["items"]), *(f"{row[name]:.4g}" for name in metrics)]
+         for label, row in found.report["slices"].items()],
+    )  # fmt: skip
+    for rule in found.report["gate"]:
+        screen.print(("[green]✓[/] " if rule["passed"] else "[red]✗[/] ") + rule["says"])
+    screen.print("Gate passed." if found.passed else "Gate not passed.")
+
+
+def _figures(found: Evaluation) -> str:
+    return ", ".join(f"{k} {m['value']:.4g}" for k, m in found.report["metrics"].items())
+
+
+def promote(
+    name: Annotated[str, typer.Argument(help="NAME, NAME@version; nothing: the challenger.")] = "",
+    alias: Annotated[str, typer.Option(help="The alias to move.")] = "champion",
+    approve: Annotated[str, typer.Option(help="Approve this waiting promotion instead.")] = "",
+    withdraw: Annotated[str, typer.Option(help="Withdraw this waiting promotion instead.")] = "",
+    *,
+    waiting: Annotated[bool, typer.Option(help="List what waits for approval instead.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Put a version behind an alias, if its gate is passed and the approval rule is met.
+
+    Example: `citybrain promote traffic-flow`, then `citybrain promote --approve ID`
+    """
+    with client() as city:
+        if waiting:
+            found = city.promotions("waiting")
+            if json:
+                show_json(found)
+                return
+            show_table(
+                "Waiting promotions", ["id", "algorithm", "alias", "version", "asked by"],
+                [[p.id, p.algorithm, p.alias, p.version, p.asked_by] for p in found],
+                empty="Nothing waits for approval.",
+            )  # fmt: skip
+            return
+        if approve:
+            done = city.approve(approve)
+        elif withdraw:
+            done = city.withdraw(withdraw)
+        else:
+            ref = parse_ref(name)
+            version = ref.version or (
+                city.version(ref.algorithm, ref.target).version if ref.target else None
+            )
+            done = city.promote(ref.algorithm, version, alias)
+    if json:
+        show_json(done)
+    elif done.state == "waiting":
+        screen.print(f"{done.algorithm}@{done.version} waits for approval by another key:")
+        screen.print(f"  citybrain promote --approve {done.id}")
+    else:
+        screen.print(f"Promotion {done.id} is {done.state}: {done.algorithm}@{done.alias} → "
+                     f"version {done.version}.")  # fmt: skip
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="An algorithm.")],
+    alias: Annotated[str, typer.Option(help="The alias to move back.")] = "champion",
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Point an alias to the version before.
+
+    Example: `citybrain rollback traffic-flow`
+    """
+    with client() as city:
+        moved = city.roll_back(name, alias)
+    if json:
+        show_json(moved)
+    else:
+        screen.print(f"{name}@{alias} points to version {moved.version} again.")
+
+
+def lineage(
+    name: Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME@version.")],
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Where a version's weights come from, and who moved its aliases.
+
+    Example: `citybrain lineage traffic-flow@champion`
+    """
+    ref = parse_ref(name)
+    with client() as city:
+        version = city.version(ref.algorithm, ref.target or "challenger")
+        moves = city.alias_history(ref.algorithm)
+    if json:
+        show_json({"version": version.model_dump(mode="json"),
+                   "aliases": [m.model_dump(mode="json") for m in moves]})  # fmt: skip
+        return
+    facts = {"digest": version.digest, "run": version.run_id, **version.lineage}
+    show_table(
+        f"{ref.algorithm}@{version.version}", ["fact", "value"], list(map(list, facts.items()))
+    )
+    show_table(
+        "Alias moves", ["when", "alias", "version", "before", "why", "by"],
+        [[f"{m.at:%Y-%m-%d %H:%M:%S}", m.alias, m.version, m.previous or "", m.reason, m.moved_by]
+         for m in moves],
+    )  # fmt: skip

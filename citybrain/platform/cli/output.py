@@ -1,0 +1,110 @@
+"""How commands speak: tables or JSON, progress bars, errors with the next step."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from citybrain.core.errors import CityBrainError, PlatformDown
+from citybrain.core.home import Home
+from citybrain.core.settings import Settings
+from citybrain.sdk import CityBrain
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+screen = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def home_of(settings: Settings) -> Home:
+    """The home that the settings name."""
+    return Home(settings.home.expanduser().resolve())
+
+
+def client(*, timeout: float = 600.0) -> CityBrain:
+    """A client by `CITYBRAIN_URL` and `CITYBRAIN_KEY`, else by what the home says."""
+    settings = Settings()
+    home = home_of(settings)
+    url = settings.url
+    if not url:
+        try:
+            url = json.loads((home.run / "platform.json").read_text())["url"]
+        except (OSError, ValueError, KeyError):
+            raise PlatformDown(
+                f"No platform runs in {home.root}.", hint="Start one with: citybrain up --detach"
+            ) from None
+    key = settings.key.get_secret_value()
+    if not key and home.admin_key.exists():
+        key = home.admin_key.read_text().strip()
+    return CityBrain(url, key, timeout=timeout)
+
+
+def plain(value: Any) -> Any:
+    """Schemas as what JSON can hold."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(plain(value), ensure_ascii=False, indent=2, default=str))
+
+
+def show_table(title: str, columns: list[str], rows: list[list[Any]], *, empty: str = "") -> None:
+    """A table for people, or the sentence that says what to do when it is empty."""
+    if not rows:
+        screen.print(empty or "Nothing yet.")
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*["" if value is None else str(value) for value in row])
+    screen.print(table)
+
+
+@contextmanager
+def progress(what: str, *, hidden: bool = False) -> Iterator[Callable[[float, str], None]]:
+    """A progress bar on stderr; the callback takes the share done and what is being done."""
+    if hidden:
+        yield lambda _share, _text: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(), console=errors, transient=not errors.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share, text: bar.update(task, completed=share, description=text or what)
+
+
+def explain(error: CityBrainError) -> int:
+    """Print an error; the exit code that belongs to it."""
+    if "--json" in sys.argv:
+        body = {"code": error.code, "message": error.message, "hint": error.hint}
+        print(json.dumps({"error": body}, ensure_ascii=False), file=sys.stderr)
+    else:
+        errors.print(f"[bold red]error[/] ({error.code}): ", end="")
+        errors.print(error.message, markup=False, soft_wrap=True)
+        if error.hint:
+            errors.print(f"  → {error.hint}", markup=False, soft_wrap=True)
+    return 2 if isinstance(error, PlatformDown) else 1
+
+
+def existing(path: Path, what: str) -> Path:
+    """An absolute path that exists, or an error that names it."""
+    if not path.exists():
+        raise CityBrainError(f"There is no {what} at {path}.", hint="Give an existing path.")
+    return path.expanduser().resolve()

@@ -1,0 +1,142 @@
+"""The catalogue, and everything about one algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from citybrain.core.schemas import Algorithm, AlgorithmPage, Deployment, Evaluation
+from citybrain.models.package import Manifest
+from citybrain.models.task import open_task
+from citybrain.platform.api.access import Plane
+from citybrain.platform.api.algorithms import get_algorithm
+from citybrain.platform.console.door import Visitor, actor_of, address, pages, sees_all, show
+from citybrain.platform.console.figures import by_day, intervals
+from citybrain.platform.console.snippets import Example, curl, python_client, tritonclient
+from citybrain.platform.wiring import ControlPlane
+
+router = pages()
+FORMS = {
+    "object-detection": "image",
+    "image-classification": "image",
+    "transcription": "audio",
+    "text-classification": "text",
+    "forecasting": "series",
+    "tabular-classification": "table",
+}
+"""Which form a task is tried with; others get an editor for their JSON."""
+BEST_FIRST = ("running", "starting", "waiting", "failed", "removing")
+
+
+@router.get("/algorithms")
+def catalogue(
+    request: Request, plane: Plane, key: Visitor, q: str = "", domain: str = "", task: str = ""
+) -> Response:
+    """All algorithms, or those that fit what was searched for."""
+    everything = plane.catalogue.algorithms()
+    fitting = [found for found in everything if _fits(found, q[:100], domain, task)]
+    states = _states(plane.truths.deployments.all())
+    measured = _measured(plane.truths.evaluations.find(state="done", limit=1000))
+    return show(
+        request, "catalogue.html", key=key, found=fitting, total=len(everything), q=q[:100],
+        domain=domain, task=task, states=states, measured=measured,
+        domains=sorted({a.domain for a in everything}), tasks=sorted({a.task for a in everything}),
+        owners={d.name: d for d in plane.truths.people.departments()},
+    )  # fmt: skip
+
+
+def _fits(algorithm: Algorithm, wanted: str, domain: str, task: str) -> bool:
+    one = algorithm
+    said = (one.name, one.title_zh, one.title_en, one.description, one.owner)
+    text = " ".join(said).casefold()
+    return (
+        all(part in text for part in wanted.casefold().split())
+        and domain in ("", one.domain)
+        and task in ("", one.task)
+    )
+
+
+def _states(deployments: Iterable[Deployment]) -> dict[str, str]:
+    """The best state among an algorithm's deployments."""
+    found: dict[str, str] = {}
+    for one in deployments:
+        known = found.get(one.algorithm, one.state)
+        found[one.algorithm] = min(known, one.state, key=BEST_FIRST.index)
+    return found
+
+
+def _measured(evaluations: Iterable[Evaluation]) -> dict[tuple[str, int], tuple[Evaluation, str]]:
+    """The newest evaluation of each version, and its first metric: a scenario's main one."""
+    found: dict[tuple[str, int], tuple[Evaluation, str]] = {}
+    for one in evaluations:
+        if one.report.get("metrics"):
+            main = next(iter(one.report["metrics"]))
+            found.setdefault((one.algorithm, one.version), (one, main))
+    return found
+
+
+@router.get("/algorithms/{name}")
+def algorithm_page(request: Request, name: str, plane: Plane, key: Visitor) -> Response:
+    """Facts, versions, evaluations, history, how to call it, and a place to try it."""
+    found = get_algorithm(name, plane, actor_of(key))
+    evaluations = plane.truths.evaluations.find(algorithm=name, limit=12)
+    deployments = [d for d in plane.truths.deployments.all() if d.algorithm == name]
+    return show(
+        request, "algorithm.html", key=key, page=found, one=found.algorithm,
+        evaluations=[(one, intervals(one.report)) for one in evaluations],
+        deployments=deployments, moves=plane.truths.history.moves(name)[:50],
+        promotions=plane.truths.history.promotions(name)[:20],
+        owner=next(
+            (d for d in plane.truths.people.departments() if d.name == found.algorithm.owner), None
+        ),
+        may_approve=key.role in ("admin", "developer"),
+        granted=_granted(plane, key.department, name),
+        usage=_usage(plane, "" if sees_all(key) else key.department, name),
+        **_trying(found, address(request)),
+    )  # fmt: skip
+
+
+@router.get("/algorithms/{name}/example.json")
+def example_file(name: str, plane: Plane, key: Visitor) -> Response:
+    """A valid body of a call, to save and send."""
+    found = get_algorithm(name, plane, actor_of(key))
+    disposition = f'attachment; filename="{found.algorithm.name}-example.json"'
+    return JSONResponse(found.example, headers={"content-disposition": disposition})
+
+
+def _trying(page: AlgorithmPage, url: str) -> dict[str, Any]:
+    if not page.manifest:
+        return {"form": "", "snippets": [], "labels": {}}
+    task = open_task(Manifest.model_validate(page.manifest))
+    example = Example(page.algorithm.name, task.media, page.example, page.signature, url)
+    options = page.manifest.get("options", {})
+    return {
+        "form": FORMS.get(page.algorithm.task, "json"),
+        "snippets": [
+            ("curl", curl(example)),
+            ("tritonclient", tritonclient(example)),
+            ("citybrain", python_client(example)),
+        ],
+        "labels": options.get("titles", {}),
+    }
+
+
+def _granted(plane: ControlPlane, department: str, name: str) -> bool:
+    """Whether this department may call it; the platform's own department may call everything."""
+    now = datetime.now(plane.truths.settings.zone)
+    return department == "platform" or any(
+        grant.algorithm == name and grant.revoked_at is None
+        and (grant.until is None or grant.until > now)
+        for grant in plane.truths.people.grants(department)
+    )  # fmt: skip
+
+
+def _usage(plane: ControlPlane, department: str, name: str) -> dict[str, list[Any]]:
+    today = datetime.now(plane.truths.settings.zone).date()
+    days = [(today - timedelta(days=back)).isoformat() for back in reversed(range(30))]
+    lines = plane.truths.usage.days(department=department, since=days[0], limit=20_000)
+    return by_day([line for line in lines if line.algorithm == name], days)

@@ -1,0 +1,222 @@
+"""What every page has in common: who looks, in which language, the headers, and errors as pages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from citybrain.core.errors import CityBrainError, NotSignedIn
+from citybrain.core.schemas import Actor, Key
+from citybrain.evaluation.scenario import Scenario, scenarios
+from citybrain.platform.api.access import key_of, plane
+from citybrain.platform.console import figures
+from citybrain.platform.console.texts import Language, choose, say, texts, verdict, word
+from citybrain.platform.wiring import ControlPlane
+from citybrain.serving.problems import status_of
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+LANGUAGE_COOKIE = "cb_lang"
+POLICIES = (
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' blob: data:",
+    "media-src blob:",
+    "connect-src 'self'",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+)
+HEADERS = {
+    "content-security-policy": "; ".join(POLICIES),
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "no-store",
+    "vary": "Accept-Language, Cookie",
+}
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+Visitor = Annotated[Key, Depends(key_of)]
+"""The living key behind the page; a page that asks for it sends strangers to the sign-in page."""
+
+
+class PageRoute(APIRoute):
+    """A route for people: strict headers, and errors as pages."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap FastAPI's own handler."""
+        inner = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                response = await inner(request)
+            except NotSignedIn:
+                response = _to_sign_in(request)
+            except CityBrainError as error:
+                response = show(request, "error.html", code=status_of(error), problem=error)
+            for name, value in HEADERS.items():
+                response.headers.setdefault(name, value)
+            return response
+
+        return handler
+
+
+def pages() -> APIRouter:
+    """A router whose routes are pages; the OpenAPI document does not list them."""
+    return APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+def actor_of(key: Key) -> Actor:
+    """Who acts."""
+    return Actor(key=key.id, department=key.department, role=key.role)
+
+
+def sees_all(key: Key) -> bool:
+    """Whether this key sees the usage of all departments."""
+    return key.role in ("admin", "auditor")
+
+
+def language_of(request: Request) -> Language:
+    """The reader's language."""
+    cookie = request.cookies.get(LANGUAGE_COOKIE, "")
+    return choose(cookie, request.headers.get("accept-language", ""))
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser speaks https, here or to a proxy before us."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
+
+
+def address(request: Request) -> str:
+    """The platform's address as this browser knows it."""
+    host = request.headers.get("host", "")
+    if not re.fullmatch(r"[A-Za-z0-9.:\[\]-]{1,255}", host):  # it is shown inside commands to copy
+        host = "127.0.0.1:8080"
+    return f"{'https' if is_secure(request) else 'http'}://{host}"
+
+
+def local_path(wanted: str) -> str:
+    """A path of this site, never another host's."""
+    plain = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
+    return wanted if plain and wanted.isprintable() else "/"
+
+
+def to_page(request: Request, path: str) -> Response:
+    """Send the browser there, whether it asked for a page or a part of one."""
+    if request.headers.get("hx-request"):
+        return Response(status_code=204, headers={"hx-redirect": path})
+    return RedirectResponse(path, 303)
+
+
+def _to_sign_in(request: Request) -> Response:
+    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    is_page = request.method == "GET" and not request.headers.get("hx-request")
+    here = f"?next={quote(wanted)}" if is_page and wanted != "/" else ""
+    return to_page(request, f"/login{here}")
+
+
+@cache
+def _templates() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    found.globals |= {"asset": asset, "number": figures.number, "as_json": _as_json}
+    return found
+
+
+def show(
+    request: Request, template: str, *, code: int = 200, key: Key | None = None, **facts: Any
+) -> HTMLResponse:
+    """A page in the reader's language."""
+    language = language_of(request)
+    zone = plane(request).truths.settings.zone
+
+    def moment(at: datetime | None, form: str = "%Y-%m-%d %H:%M") -> str:
+        return at.astimezone(zone).strftime(form) if at else ""
+
+    def t(name: str, /, **values: object) -> str:
+        return say(language, name, **values)
+
+    def word_of(kind: str, name: str) -> str:
+        return word(language, kind, name)
+
+    def title(thing: Any) -> str:
+        return str(thing.title_zh if language == "zh" else thing.title_en)
+
+    def says(sentence: str) -> str:
+        return verdict(language, sentence)
+
+    def scenario(name: str) -> str:
+        found = _scenarios(plane(request)).get(name)
+        return name if found is None else found.title.zh if language == "zh" else found.title.en
+
+    for_scripts = {k: v for k, v in texts(language).items() if k.startswith("js.")}
+    page = _templates().get_template(template)
+    return HTMLResponse(
+        page.render(
+            t=t, word=word_of, title=title, moment=moment, says=says, scenario=scenario, zone=zone.key, language=language,
+            visitor=key, path=request.url.path, query=request.url.query,
+            for_scripts=for_scripts, **facts,
+        ),
+        code,
+    )  # fmt: skip
+
+
+def _scenarios(control: ControlPlane) -> dict[str, Scenario]:
+    try:
+        return scenarios(control.truths.home.scenarios)
+    except CityBrainError:  # one broken file of the city's own must not take pages away
+        return scenarios()
+
+
+def _as_json(value: Any) -> str:
+    """JSON for a data attribute; autoescape makes it safe there."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+@cache
+def _edition() -> str:
+    """Changes whenever a static file changes, so that browsers may keep them for ever."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.rglob("*")):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def asset(name: str) -> str:
+    """The address of a static file in its present edition."""
+    return f"/static/{name}?v={_edition()}"
+
+
+class Assets(StaticFiles):
+    """The console's own files."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """A file with its cache rule: kept for a year under its edition, else asked again."""
+        response = await super().get_response(path, scope)
+        kept = f"v={_edition()}".encode() == scope.get("query_string", b"")
+        rule = "public, max-age=31536000, immutable" if kept else "public, no-cache"
+        response.headers["cache-control"] = rule
+        response.headers["content-security-policy"] = "default-src 'none'"
+        response.headers["x-content-type-options"] = "nosniff"
+        return response

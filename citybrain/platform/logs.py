@@ -1,0 +1,45 @@
+"""Logs of processes and replicas: bounded files under the home."""
+
+from __future__ import annotations
+
+import logging
+import re
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from citybrain.core.home import Home
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TAIL_BYTES = 256 << 10
+
+
+def log_to(path: Path) -> None:
+    """Send this process's log to a file of at most 10 MB, with two older ones kept."""
+    handler = RotatingFileHandler(path, maxBytes=10 << 20, backupCount=2)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "alembic", "mlflow", "uvicorn.access", "ray"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def replica_log(home: Home, algorithm: str, target: str, lines: int) -> list[str]:
+    """The end of the newest replica logs of a deployment, as Ray Serve wrote them."""
+    folder = home.ray / "session_latest" / "logs" / "serve"
+    pattern = f"replica_{algorithm}.{target}.v*"
+    found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    text: list[str] = []
+    for path in found[-2:]:
+        text += tail(path, lines)
+    return text[-lines:]
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a text file, without colours."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()[-lines:]]

@@ -1,0 +1,1 @@
+"""Workers: work that is heavy or may fail hard, in a process of its own."""
