@@ -35,7 +35,6 @@ def ray_environment(home: Home) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "0",  # the switch above would open ports without keys
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
         "RAY_DEDUP_LOGS": "0",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         "PYTHONUNBUFFERED": "1",
     }
 

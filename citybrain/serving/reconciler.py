@@ -12,6 +12,7 @@ from citybrain.core.names import Ref
 from citybrain.core.schemas import Deployment
 from citybrain.registry.catalogue import Catalogue
 from citybrain.serving.cluster import AppStatus, ServeCluster
+from citybrain.serving.gateway.serve_link import Watchdog
 from citybrain.serving.replica import ReplicaSpec
 from citybrain.storage.records.deployments import Deployments
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 PAUSE = 0.5
 CALM = 2.0
 """Seconds between looks while something is under way or was asked for, and while nothing is."""
+STEP_SECONDS = 45.0
 LINGER = 3.0
 """Seconds that an old version keeps running after the switch, until every gateway has seen it."""
 
@@ -40,11 +42,13 @@ class Reconciler:
         self._stop = threading.Event()
         self._unused_since: dict[str, float] = {}
         self._replicas: dict[str, int] = {}
+        self._stuck = Watchdog("the reconciler")
         self.connected = False
 
     def start(self) -> None:
         """Begin to work."""
         threading.Thread(target=self._work, name="reconciler", daemon=True).start()
+        self._stuck.start()
 
     def close(self) -> None:
         """Stop working; what runs keeps running."""
@@ -57,9 +61,10 @@ class Reconciler:
                 wanted = self._deployments.revision()
                 if calm and wanted == asked and time.monotonic() - looked < CALM:
                     continue
-                self._cluster.connect()
                 asked, looked = wanted, time.monotonic()
-                calm = self.step()
+                with self._stuck.allow(STEP_SECONDS):
+                    self._cluster.connect()
+                    calm = self.step()
                 self.connected = True
             except NotReady:
                 self.connected = False

@@ -9,7 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
+import os
+import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,7 @@ from citybrain.serving.gateway.directory import Route
 from citybrain.serving.wire import Call, Reply
 
 log = logging.getLogger(__name__)
+CONNECT_SECONDS = 90.0
 
 
 def ray_address(run: Path) -> str:
@@ -37,10 +44,12 @@ class ServeLink:
         self._handles: dict[str, Any] = {}
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._stuck = Watchdog("the gateway's link to Ray")
 
     def start(self) -> None:
         """Keep connected to whatever head the supervisor names."""
         threading.Thread(target=self._watch, name="serve-link", daemon=True).start()
+        self._stuck.start()
 
     def close(self) -> None:
         """Stop watching."""
@@ -90,7 +99,10 @@ class ServeLink:
             address = ray_address(self._run)
             if address and address != self._address:
                 try:
-                    self._connect(address)
+                    with self._stuck.allow(CONNECT_SECONDS):
+                        self._connect(address)
+                except NotReady:
+                    pass
                 except Exception as error:
                     log.warning("Ray cannot be reached yet: %s", type(error).__name__)
             self._stop.wait(0.3)
@@ -102,8 +114,45 @@ class ServeLink:
             self._address = address
 
 
+class Watchdog:
+    """Ends this process when a call into Ray does not come back; the supervisor starts it again.
+
+    Ray's client waits without limit for a head that is gone, in calls that take no time-out.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._until = math.inf
+
+    def start(self) -> None:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    @contextmanager
+    def allow(self, seconds: float) -> Iterator[None]:
+        """The block inside may take this long."""
+        self._until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._until = math.inf
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(1.0)
+            if time.monotonic() > self._until:
+                log.error("%s is stuck; this process ends and is started again", self._what)
+                logging.shutdown()
+                os._exit(70)  # EX_SOFTWARE; a thread that hangs in C cannot be stopped otherwise
+
+
 def connect_ray(address: str) -> None:
-    """Leave any old cluster and join the one at `host:port#start`."""
+    """Leave any old cluster and join the one at `host:port#start`; NotReady while it starts."""
+    host, _, port = address.partition("#")[0].partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except OSError as error:
+        raise NotReady("Ray is being started.") from error
     import ray
     from ray import serve
 
