@@ -60,7 +60,7 @@ async def serve(settings: Settings) -> None:
     app = Application(gateway, forward, settings.serving)
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_config=None,
-        server_header=False, date_header=False, timeout_keep_alive=30,
+        server_header=False, proxy_headers=False, date_header=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=20, backlog=2048, ws="none",
     )  # fmt: skip
     server = uvicorn.Server(config)

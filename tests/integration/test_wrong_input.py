@@ -101,7 +101,7 @@ ROUTES = [
     ("POST", "/v2/models/UPPER/infer", 422, "invalid_input"),
     ("POST", "/v2/models/../../etc/passwd/infer", 404, "not_found"),
     ("POST", "/v2/models/%2e%2e%2fx/infer", 404, "not_found"),
-    ("POST", f"/v2/models/{'a' * 5000}/infer", 422, "invalid_input"),
+    ("POST", f"/v2/models/{'a' * 5000}/infer", 404, "not_found"),
     ("POST", "/v2/models/no-such-thing/infer", 404, "algorithm_not_found"),
     ("GET", "/v2/models/no-such-thing", 404, "algorithm_not_found"),
     ("POST", f"/v1/algorithms/{NAME}@nobody/predict", 404, "version_not_found"),

@@ -6,6 +6,7 @@ Hot routes are parsed by hand: `POST /v2/models/{name}[/versions/{v}]/infer` and
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import unquote
 
 import orjson
@@ -33,6 +34,7 @@ from citybrain.serving.gateway.messages import (
 from citybrain.serving.wire import Call
 
 CONTROLLED = ("/v1/features/", "/v1/requests/")  # rare enough for the control process
+MAX_PATH = 512
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
@@ -70,7 +72,9 @@ class Application:
         self, method: str, path: str, headers: Headers, receive: Receive, send: Send,
         request_id: str,
     ) -> None:  # fmt: skip
-        parts = [unquote(part) for part in path.strip("/").split("/")]
+        if len(path) > MAX_PATH:
+            raise NotFound(f"{method} {path[:100]}… is not a route.")
+        parts = _parts(path)
         if method == "GET" and parts in (
             ["v2"],
             ["v2", "health", "live"],
@@ -80,7 +84,7 @@ class Application:
             return
         key = self._gateway.directory.identify(bearer(headers), session(headers))
         if method == "POST" and parts[0] == "v2" and parts[-1] == "infer":
-            await self._infer(_model(parts[:-1]), key, headers, receive, send, request_id)
+            await self._infer(_ref_of(path), key, headers, receive, send, request_id)
         elif (
             method == "POST"
             and parts[:2] == ["v1", "algorithms"]
@@ -212,6 +216,17 @@ def describe(signature: Signature) -> dict[str, list[dict[str, object]]]:
             ("outputs", signature.outputs),
         )
     }
+
+
+@lru_cache(maxsize=4096)
+def _parts(path: str) -> list[str]:
+    return [unquote(part) for part in path.strip("/").split("/")]
+
+
+@lru_cache(maxsize=4096)
+def _ref_of(path: str) -> Ref:
+    """The reference in a path that ends with `/infer`."""
+    return _model(_parts(path)[:-1])
 
 
 def _model(parts: list[str]) -> Ref:

@@ -81,8 +81,8 @@ class Gateway:
         waiting = Waiting(call, loop.create_future(), Record(admitted, route.version, started))
         coalescer.submit(waiting)
         self._journal.admit(admitted)
-        # Shielded: when the client hangs up the call still runs, and is settled as it ends.
-        reply = await asyncio.shield(waiting.future)
+        # When the client hangs up this wait ends; the frame still runs, and settles the call.
+        reply = await waiting.future
         if reply.code:
             raise error_from(reply.code, reply.body.decode(), reply.hint)
         return reply, route

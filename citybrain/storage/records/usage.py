@@ -79,7 +79,8 @@ class Usage:
                 session.execute(delete(RequestRow).where(RequestRow.request_id.in_(void)))
             fresh |= {key: r for key, r in chunk.items() if known.get(key, "VOID") == "VOID"}
         if fresh:
-            session.execute(insert(RequestRow), [_ledger(record) for record in fresh.values()])
+            rows = [_ledger(record) for record in fresh.values()]
+            session.connection().execute(insert(RequestRow), rows)  # below the ORM: twice as fast
             self._count(session, list(fresh.values()))
 
     def _count(self, session: Session, records: list[Settled]) -> None:
