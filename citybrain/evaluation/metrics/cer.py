@@ -1,0 +1,24 @@
+"""`cer`: the character error rate, wrong, missing and added characters to true ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from citybrain.core.shelf import needs
+from citybrain.evaluation.metric import METRICS, Metric
+
+
+@METRICS.add("cer")
+class CharacterErrorRate(Metric):
+    """Over all items together, by jiwer; what is heard where nothing is said counts as added."""
+
+    tasks = ("transcription",)
+    greater_is_better = False
+
+    def score(self, truths: list[Any], answers: list[Any]) -> float:
+        with needs():
+            import jiwer
+        found = jiwer.process_characters([t.text for t in truths], [a.text for a in answers])
+        errors = found.substitutions + found.deletions + found.insertions
+        # With nothing but silence there is no true character to divide by.
+        return errors / max(1, found.substitutions + found.deletions + found.hits)
