@@ -47,7 +47,9 @@ def test_ece_is_the_weighted_gap_between_confidence_and_accuracy() -> None:
 def test_ece_of_honest_probabilities_is_small_and_of_boasting_ones_is_not() -> None:
     rng = np.random.default_rng(2)
     sure = rng.uniform(0.5, 1.0, 4000)
-    labels = "".join("a" if draw < s else "b" for draw, s in zip(rng.random(4000), sure, strict=True))
+    labels = "".join(
+        "a" if draw < s else "b" for draw, s in zip(rng.random(4000), sure, strict=True)
+    )
     metric = METRICS.get("ece")
     assert metric.score(truths(labels), [says("a", s) for s in sure]) < 0.04
     assert metric.score(truths(labels), [says("a", 0.99)] * 4000) > 0.2

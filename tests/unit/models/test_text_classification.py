@@ -137,7 +137,9 @@ def test_a_broken_tokenizer_is_the_packages_fault_and_names_no_folder(tmp_path: 
 
 def test_csv_and_jsonl_give_the_same_samples(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
-    table.write_text('text,label,tag:style,other\n"停水,\n了",water,spoken,1\n路坑,roads,written,2\n')
+    table.write_text(
+        'text,label,tag:style,other\n"停水,\n了",water,spoken,1\n路坑,roads,written,2\n'
+    )
     lines = tmp_path / "a.jsonl.gz"
     lines.write_bytes(
         gzip.compress(

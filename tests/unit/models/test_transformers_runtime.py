@@ -12,8 +12,12 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from transformers import (
-    BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification,
-    Wav2Vec2Config, Wav2Vec2ForCTC,
+    BertConfig,
+    BertForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
 )  # fmt: skip
 
 from citybrain.core.errors import BadPackage
@@ -140,7 +144,9 @@ def test_missing_unknown_and_misshapen_weights_are_named(tmp_path: Path) -> None
 
 def test_labels_must_be_as_many_as_the_models_and_in_its_order(tmp_path: Path) -> None:
     names = ["a", "b", "c"]
-    tiny_bert(tmp_path, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+    tiny_bert(
+        tmp_path, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}
+    )
     write_manifest(tmp_path, "text-classification", options={"labels": names[:2]})
     with pytest.raises(BadPackage, match="2 labels, the model has 3"):
         load(tmp_path)
