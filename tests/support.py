@@ -50,8 +50,10 @@ class Running:
         for process in psutil.process_iter():
             try:
                 name = " ".join(process.cmdline())
-                if name.startswith("ray::") and "replica" in name.lower() and (
-                    process.environ().get("CITYBRAIN_MARK") == mark
+                if (
+                    name.startswith("ray::")
+                    and "replica" in name.lower()
+                    and (process.environ().get("CITYBRAIN_MARK") == mark)
                 ):
                     found.append(process)
             except psutil.Error:

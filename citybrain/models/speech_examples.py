@@ -28,7 +28,7 @@ from citybrain.models.audio import (
 from citybrain.models.datasets.speech_manifest import Utterance
 from citybrain.models.speech_network import REDUCTION, Batch
 
-ROWS = 32
+ROWS = 16
 JOINED_SECONDS = 2.5
 MOST_JOINED = 6
 BATCHES_AT_ONCE = 6

@@ -25,7 +25,7 @@ WIDTH = 96
 DILATIONS = (1, 2, 3)
 STRIDE = 2
 KERNEL = 5
-PEAK_RATE = 4e-3
+PEAK_RATE = 3e-3
 AVERAGING = 0.98  # of the weights, over steps: the average answers, the last step does not
 
 REDUCTION = STRIDE**2

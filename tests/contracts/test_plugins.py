@@ -10,7 +10,7 @@ import yaml
 from citybrain.core.errors import BadPackage, CityBrainError
 from citybrain.evaluation.metric import BASELINES, METRICS
 from citybrain.evaluation.scenario import scenarios
-from citybrain.models.package import MANIFEST, Manifest, Package
+from citybrain.models.package import MANIFEST, Manifest, Package, data_digest
 from citybrain.models.predictor import Predictor
 from citybrain.models.recipe import RECIPES
 from citybrain.models.runtime import RUNTIMES
@@ -91,11 +91,8 @@ def test_one_bad_request_does_not_harm_its_neighbours(name, package_of):
 
 @pytest.mark.parametrize("name", RECIPE_NAMES)
 def test_generated_data_are_reproducible_and_the_parts_differ(name, tmp_path):
-    from citybrain.models.package import file_digest, folder_digest
-
     def digest(folder, part, seed=5):
-        path = RECIPES.get(name).generate(tmp_path / folder, seed=seed, part=part)
-        return folder_digest(path) if path.is_dir() else file_digest(path)
+        return data_digest(RECIPES.get(name).generate(tmp_path / folder, seed=seed, part=part))
 
     assert digest("a", "test") == digest("b", "test")
     assert digest("c", "train") != digest("d", "test")

@@ -93,9 +93,10 @@ def test_a_killed_process_comes_back_and_the_ledger_is_exact(victim, what):
         serves(load)
     ids = set(load.answered)
     assert len(ids) == len(load.answered), "two answers carried one request id"
+    from zoneinfo import ZoneInfo
+
     from citybrain.storage.database import Database
     from citybrain.storage.records.usage import Usage
-    from zoneinfo import ZoneInfo
 
     usage = Usage(Database.at(victim.home.database), ZoneInfo("Asia/Shanghai"))
 

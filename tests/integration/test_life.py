@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from support import command, wait_for
 
 from citybrain.core.errors import (
     AlgorithmNotFound,
@@ -19,7 +20,6 @@ from citybrain.core.errors import (
 )
 from citybrain.core.schemas import NewGrant, NewKey
 from citybrain.models.package import MANIFEST
-from support import command, wait_for
 
 pytestmark = pytest.mark.platform
 ROW = {"features": {}}

@@ -16,8 +16,6 @@ class Majority(Baseline):
     tasks = ("tabular-classification", "text-classification", "image-classification")
 
     def answer(self, samples: list[Sample], task: Any) -> list[Any]:
-        label, count = Counter(sample.truth.label for sample in samples).most_common(1)[
-            0
-        ]
+        label, count = Counter(sample.truth.label for sample in samples).most_common(1)[0]
         probabilities = {label: count / len(samples)}
         return [task.Output(label=label, probabilities=probabilities) for _ in samples]

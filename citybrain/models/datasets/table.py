@@ -28,7 +28,9 @@ class Table:
         """These columns as FP32[rows, columns]; BadData names the first line without a number."""
         import pandas as pd
 
-        numbers: Array = self.frame[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+        numbers: Array = (
+            self.frame[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+        )
         bad = np.argwhere(~np.isfinite(numbers))
         if len(bad):
             row, column = bad[0]

@@ -71,9 +71,7 @@ class CrowdLevel(Recipe):
         model.fit(train_x, train_y)
         progress(0.8, "writing ONNX")
         graph = to_onnx(model, features[:1], options={"zipmap": False}, target_opset=17)
-        for (
-            node
-        ) in graph.graph.output:  # scikit-learn's names are label and probabilities
+        for node in graph.graph.output:  # scikit-learn's names are label and probabilities
             if node.name == "label":
                 graph.graph.output.remove(node)
                 break
@@ -125,9 +123,7 @@ def _day(rng: np.random.Generator, spot: int, capacity: float) -> list[dict[str,
     pull *= float(np.exp(-(((warmth - 20) / 18) ** 2))) * rng.lognormal(0, 0.18)
     inside, before, rows = 0.0, 0.0, []
     for hour in HOURS:
-        wave = np.exp(-(((hour - 10.0) / 2.2) ** 2)) + 0.7 * np.exp(
-            -(((hour - 14.5) / 2.0) ** 2)
-        )
+        wave = np.exp(-(((hour - 10.0) / 2.2) ** 2)) + 0.7 * np.exp(-(((hour - 14.5) / 2.0) ** 2))
         arrived = capacity * 0.28 * pull * wave * rng.lognormal(0, 0.12)
         left = inside * (0.12 + 0.07 * max(0, hour - 13)) * rng.lognormal(0, 0.1)
         rows.append(
@@ -144,11 +140,7 @@ def _day(rng: np.random.Generator, spot: int, capacity: float) -> list[dict[str,
                 "arrived_before_share": round(before / capacity, 4),
                 "left_share": round(left / capacity, 4),
                 "tag:spot": f"spot-{spot}",
-                "tag:day": "holiday"
-                if holiday
-                else "weekend"
-                if weekend
-                else "weekday",
+                "tag:day": "holiday" if holiday else "weekend" if weekend else "weekday",
             }
         )
         before = arrived

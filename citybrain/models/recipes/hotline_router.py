@@ -43,7 +43,7 @@ class HotlineRouter(Recipe):
 
     task = "text-classification"
     summary = "Department of a 12345 hotline text (generated complaints; a small DeBERTa encoder)"
-    budget = 20.0
+    budget = 45.0
 
     def generate(self, folder: Path, *, seed: int, part: str) -> Path:
         test = part != "train"

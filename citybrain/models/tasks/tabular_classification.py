@@ -56,9 +56,7 @@ class TabularClassification(Task):
 
     def example(self) -> list[TableRow]:
         known = self.options.example
-        return [
-            TableRow({name: known.get(name, 0.0) for name in self.options.features})
-        ]
+        return [TableRow({name: known.get(name, 0.0) for name in self.options.features})]
 
     def read(self, items: list[TableRow]) -> Tensors:
         names = self.options.features
@@ -71,9 +69,7 @@ class TabularClassification(Task):
                     hint=f"The features are: {', '.join(names)}.",
                 )
             rows.append([item.features[name] for name in names])
-        return {
-            "features": np.array(rows, dtype=np.float32).reshape(len(items), len(names))
-        }
+        return {"features": np.array(rows, dtype=np.float32).reshape(len(items), len(names))}
 
     def finish(self, outputs: Tensors, inputs: Tensors) -> Tensors:
         probabilities = outputs["probabilities"].astype(np.float32)
@@ -88,9 +84,7 @@ class TabularClassification(Task):
         names = self.options.labels
         return [
             TableClass(label.decode(), dict(zip(names, row.tolist(), strict=True)))
-            for label, row in zip(
-                outputs["label"], outputs["probabilities"], strict=True
-            )
+            for label, row in zip(outputs["label"], outputs["probabilities"], strict=True)
         ]
 
     def samples(self, path: Path) -> list[Sample]:
@@ -106,7 +100,5 @@ class TabularClassification(Task):
                 tags,
                 f"row {i + 1}",
             )
-            for i, (label, tags) in enumerate(
-                zip(table.labels, table.tags, strict=True)
-            )
+            for i, (label, tags) in enumerate(zip(table.labels, table.tags, strict=True))
         ]

@@ -77,9 +77,7 @@ class TensorTask(Task):
             try:
                 tensors[name] = _array(rows, known[name])
             except (ValueError, TypeError, OverflowError) as error:
-                raise BadTensor(
-                    f"Tensor {name!r} is not a regular {known[name]} array."
-                ) from error
+                raise BadTensor(f"Tensor {name!r} is not a regular {known[name]} array.") from error
         return tensors
 
     def write(self, outputs: Tensors) -> list[TensorItem]:
@@ -93,9 +91,7 @@ class TensorTask(Task):
 def _array(rows: list[Any], dtype: str) -> Any:
     if dtype != "BYTES":
         array = np.array(rows)
-        if array.dtype.kind not in "biuf" or (
-            array.dtype.kind == "f" and dtype[:2] != "FP"
-        ):
+        if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and dtype[:2] != "FP"):
             raise ValueError(array.dtype)
         return array.astype(DTYPES[dtype])
     texts = np.array(rows, dtype=object)

@@ -21,7 +21,9 @@ from citybrain.core.settings import Settings
 from citybrain.sdk import CityBrain
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-screen = Console(highlight=False)
+WIDE = 150
+"""Columns where the output is no terminal: a log or a file has no edge to keep to."""
+screen = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
