@@ -170,8 +170,7 @@ def _framing(rate: int) -> tuple[int, int]:
 
 
 def _fft_size(rate: int) -> int:
-    # Twice the window: at 8 kHz the lowest of 40 triangles would else fall between two bins.
-    return 1 << (2 * _framing(rate)[0] - 1).bit_length()
+    return 1 << (_framing(rate)[0] - 1).bit_length()
 
 
 def _mel(hertz: float) -> float:

@@ -58,7 +58,7 @@ class Examples:
         # words of a text without spaces stay alone, for nothing says what joins them.
         digits = all(token.isdecimal() for token in tokens[1:])
         self._joint = [] if digits else [numbers[" "]] if " " in numbers else None
-        most = int(np.clip(round(JOINED_SECONDS / seconds), 2, MOST_JOINED))
+        most = int(np.clip(round(JOINED_SECONDS / seconds), 1, MOST_JOINED))
         self._most = 1 if self._joint is None else most
         self._waiting: list[list[Clip]] = []
 
@@ -147,6 +147,7 @@ class Examples:
             power = power[whole] * (1 - part) + power[whole + 1] * part
         if rng.random() < 0.3:
             power = _echo(power, rng)
+        power = power * _line(power.shape[1], rng)
         if rng.random() < 0.85:
             power = power + _noise(power, rng)
         warp = round(float(np.clip(np.exp(rng.normal(0, 0.09)), 0.8, 1.25)), 2)
@@ -182,6 +183,14 @@ def _echo(power: Array, rng: np.random.Generator) -> Array:
     ringing = lfilter([share], [1, -decay], power, axis=0)
     echoed: Array = (power + ringing).astype(np.float32)
     return echoed
+
+
+def _line(bins: int, rng: np.random.Generator) -> Array:
+    """What a microphone and a line do to the spectrum: a smooth curve of some decibels."""
+    knots = np.cumsum(rng.normal(0, 4, 6)) if rng.random() < 0.7 else np.zeros(6)
+    decibels = np.interp(np.arange(bins), np.linspace(0, bins - 1, 6), knots)
+    curve: Array = (10 ** (decibels / 10)).astype(np.float32)
+    return curve
 
 
 def _noise(power: Array, rng: np.random.Generator) -> Array:

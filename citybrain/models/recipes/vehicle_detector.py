@@ -47,7 +47,7 @@ class VehicleDetector(Recipe):
 
     task = "object-detection"
     summary = "Vehicles in street pictures (generated scenes; YOLO nano from random weights, ONNX)"
-    budget = 90.0
+    budget = 100.0
 
     def generate(self, folder: Path, *, seed: int, part: str) -> Path:
         with needs():
