@@ -25,7 +25,7 @@ WIDTH = 96
 DILATIONS = (1, 2, 3)
 STRIDE = 2
 KERNEL = 5
-PEAK_RATE = 3e-3
+PEAK_RATE = 4e-3
 AVERAGING = 0.98  # of the weights, over steps: the average answers, the last step does not
 
 REDUCTION = STRIDE**2
@@ -120,13 +120,10 @@ def fit(
     from torch.optim.swa_utils import AveragedModel
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    began, threads = monotonic(), torch.get_num_threads()
-    # One for the network and one that draws: more wait for each other on a busy machine, and the
-    # sums of one thread are the same on every machine.
-    torch.set_num_threads(1)
+    began = monotonic()
     network = network.to(device).train()
     average = AveragedModel(network, avg_fn=_moving_average)
-    descent = _Adam(list(network.parameters()))
+    descent = torch.optim.AdamW(network.parameters(), PEAK_RATE, (0.9, 0.98), weight_decay=0.01)
     loss_of = torch.nn.CTCLoss(blank=0, zero_infinity=True)
     rng = np.random.default_rng([plan.seed, 7])
     # One thread draws the next batch meanwhile; it alone uses the generator, so that the order
@@ -139,6 +136,8 @@ def fit(
             share = max(step / plan.steps, (monotonic() - began) / plan.seconds)
             if share >= 1:
                 break
+            for group in descent.param_groups:
+                group["lr"] = PEAK_RATE * min(1.0, share / 0.08 + 0.02, (1 - share) / 0.6)
             found = network(
                 torch.from_numpy(batch.features).to(device),
                 torch.from_numpy(batch.lengths).to(device),
@@ -156,47 +155,14 @@ def fit(
                     logits.transpose(1, 2), places, ignore_index=-1
                 )
                 loss = loss + 3 * (1 - share / FLAT_START) * rough
-            network.zero_grad(set_to_none=True)
+            descent.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            descent.step(PEAK_RATE * min(1.0, share / 0.08 + 0.02, (1 - share) / 0.6))
+            descent.step()
             average.update_parameters(network)
             if step % 10 == 0:
                 progress(share, f"step {step}, loss {loss.item():.3f}")
-    torch.set_num_threads(threads)
     return average.module.cpu().eval()
-
-
-class _Adam:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
-
-    torch's own loads its compiler on first use, three seconds of a training of thirty.
-    """
-
-    def __init__(self, weights: list[Any]) -> None:
-        import torch
-
-        self._weights = weights
-        self._means = [torch.zeros_like(weight) for weight in weights]
-        self._squares = [torch.zeros_like(weight) for weight in weights]
-        self._steps = 0
-
-    def step(self, rate: float, keep: float = 0.9, keep_square: float = 0.98) -> None:
-        import torch
-
-        self._steps += 1
-        slopes = [weight.grad for weight in self._weights]
-        size = rate / (1 - keep**self._steps)
-        whole = (1 - keep_square**self._steps) ** 0.5
-        with torch.no_grad():
-            torch._foreach_lerp_(self._means, slopes, 1 - keep)
-            torch._foreach_mul_(self._squares, keep_square)
-            torch._foreach_addcmul_(self._squares, slopes, slopes, 1 - keep_square)
-            spread = torch._foreach_sqrt(self._squares)
-            torch._foreach_div_(spread, whole)
-            torch._foreach_add_(spread, 1e-8)
-            torch._foreach_mul_(self._weights, 1 - 0.01 * rate)
-            torch._foreach_addcdiv_(self._weights, self._means, spread, -size)
 
 
 def _moving_average(mean: Any, value: Any, count: Any) -> Any:
