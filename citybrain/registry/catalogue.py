@@ -36,7 +36,6 @@ DIGEST, SOURCE, NOTED, PROBLEM = (
     f"citybrain.{name}" for name in ("digest", "source", "noted", "problem")
 )
 CHALLENGER = "challenger"
-LOCAL_ROLES = ("admin", "developer")
 
 
 class Catalogue:
