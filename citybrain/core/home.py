@@ -85,6 +85,11 @@ class Home:
         """Where gateways forward what is not data plane."""
         return self.ray.parent / f"{self.ray.name}.control"
 
+    @property
+    def lanes(self) -> Path:
+        """Where replicas announce their sockets to gateways."""
+        return self.ray.parent / f"{self.ray.name}.lanes"
+
     def make(self) -> Home:
         """Create the folders; safe to call on a home that exists."""
         folders = (

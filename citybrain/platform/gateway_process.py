@@ -22,6 +22,7 @@ from citybrain.serving.gateway.directory import Directory
 from citybrain.serving.gateway.forward import Forwarder
 from citybrain.serving.gateway.gateway import Gateway
 from citybrain.serving.gateway.grpc_door import grpc_server
+from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.gateway.serve_link import ServeLink
 from citybrain.storage.journal import JournalWriter
 
@@ -47,7 +48,8 @@ async def serve(settings: Settings) -> None:
         open_database(settings, home), home.pepper.read_bytes(), refresh=settings.serving.refresh
     )
     directory.start()
-    link = ServeLink(home.run)
+    lanes = Lanes(home.lanes)
+    link = ServeLink(home.run, lanes)
     link.start()
     journal = JournalWriter(home.journal)
     features = FeatureStore(home.root)
@@ -66,14 +68,15 @@ async def serve(settings: Settings) -> None:
     server = uvicorn.Server(config)
     doors = grpc_server(gateway, settings.serving, f"{settings.host}:{settings.grpc_port}")
     await doors.start()
-    timer = asyncio.create_task(gateway.keep_journal())
+    timers = [asyncio.create_task(gateway.keep_journal()), asyncio.create_task(lanes.keep())]
     gc.collect()
     gc.freeze()  # what lives now lives for ever: keep the collector from walking it
     try:
         await server.serve(sockets=[public_socket(settings.host, settings.port)])
     finally:
         await doors.stop(grace=5)
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
         directory.close()
         link.close()
         journal.close()

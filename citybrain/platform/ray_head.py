@@ -34,6 +34,7 @@ def ray_environment(home: Home) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "0",  # the switch above would open ports without keys
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+        "RAY_worker_niceness": "0",  # replicas answer calls; Ray would let everything else go first
         "RAY_DEDUP_LOGS": "0",
         "PYTHONUNBUFFERED": "1",
     }

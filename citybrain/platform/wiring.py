@@ -110,5 +110,7 @@ def build(settings: Settings) -> ControlPlane:
         lifecycle=lifecycle,
         features=FeatureStore(truths.home.root),
         evaluation=EvaluationDesk(truths.evaluations, catalogue, truths.home),
-        reconciler=Reconciler(truths.deployments, catalogue, ServeCluster(truths.home.run)),
+        reconciler=Reconciler(
+            truths.deployments, catalogue, ServeCluster(truths.home.run), truths.home.lanes
+        ),
     )

@@ -57,14 +57,14 @@ class ServeCluster:
         """Forget the connection, so that the next step makes a new one."""
         self._address = ""
 
-    def start(self, app: str, spec: ReplicaSpec, replicas: int) -> None:
+    def start(self, spec: ReplicaSpec, replicas: int) -> None:
         """Ask Serve for an application; it starts in its own time."""
         from ray import serve
         from ray.serve.api import RunTarget
 
-        target = as_ray_app(spec, name="replica", replicas=replicas)
+        target = as_ray_app(spec, replicas=replicas)
         serve.run_many(
-            [RunTarget(target, name=app, route_prefix=None)],
+            [RunTarget(target, name=spec.app, route_prefix=None)],
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )

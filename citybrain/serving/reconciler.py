@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from pathlib import Path
 
 from citybrain.core.errors import CityBrainError, NotReady
 from citybrain.core.names import Ref
@@ -34,11 +35,12 @@ class Reconciler:
     """One thread in the control process."""
 
     def __init__(
-        self, deployments: Deployments, catalogue: Catalogue, cluster: ServeCluster
+        self, deployments: Deployments, catalogue: Catalogue, cluster: ServeCluster, lanes: Path
     ) -> None:
         self._deployments = deployments
         self._catalogue = catalogue
         self._cluster = cluster
+        self._lanes = str(lanes)
         self._stop = threading.Event()
         self._unused_since: dict[str, float] = {}
         self._replicas: dict[str, int] = {}
@@ -108,9 +110,9 @@ class Reconciler:
         )  # fmt: skip
         if seen is None or again:
             folder, digest = self._catalogue.folder(name, version)
-            spec = ReplicaSpec(str(folder), digest, version, threads=1)
+            spec = ReplicaSpec(str(folder), digest, version, threads=1, lanes=self._lanes, app=app)
             self._deployments.saw(name, target, state="starting", version=version)
-            self._cluster.start(app, spec, deployment.replicas)
+            self._cluster.start(spec, deployment.replicas)
             self._replicas[app] = deployment.replicas
         elif seen.state == "running":
             current = {

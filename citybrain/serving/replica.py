@@ -15,15 +15,18 @@ class ReplicaSpec(NamedTuple):
     digest: str
     version: int
     threads: int
+    lanes: str
+    """The folder where the replica announces its lane."""
+    app: str
 
 
-def as_ray_app(spec: ReplicaSpec, *, name: str, replicas: int) -> Any:
+def as_ray_app(spec: ReplicaSpec, *, replicas: int) -> Any:
     """The Serve application of one algorithm version."""
     with needs():
         from ray import serve
 
     @serve.deployment(
-        name=name,
+        name="replica",
         num_replicas=replicas,
         max_ongoing_requests=32,
         graceful_shutdown_timeout_s=20,
@@ -33,25 +36,40 @@ def as_ray_app(spec: ReplicaSpec, *, name: str, replicas: int) -> Any:
     )
     class Replica:
         def __init__(self, spec: ReplicaSpec) -> None:
+            import threading
             from concurrent.futures import ThreadPoolExecutor
             from pathlib import Path
 
             from citybrain.core.settings import QUIET_LIBRARIES, put_environment
             from citybrain.models.predictor import Predictor
             from citybrain.serving.desk import Desk
+            from citybrain.serving.lane import LaneServer
 
             put_environment(QUIET_LIBRARIES)
             predictor = Predictor.open(Path(spec.folder), digest=spec.digest, threads=spec.threads)
             predictor.warm_up()
             self._desk = Desk(predictor, spec.version)
-            # One thread: the loop keeps answering health checks while the model works.
+            self._model = threading.Lock()
+            # A thread of its own: the loop keeps answering health checks while the model works.
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+            self._lane = LaneServer(Path(spec.lanes), spec.app, self._answer)
+            self._lane.announce()
+
+        def _answer(self, calls: list[Call]) -> list[Reply]:
+            with self._model:  # one frame at a time: the replica keeps to the CPUs it was given
+                return self._desk.answer(calls)
 
         async def frame(self, calls: list[Call]) -> list[Reply]:
+            """A frame by handle: before a gateway has found the lane, or after it broke."""
             import asyncio
 
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._desk.answer, calls)
+            return await loop.run_in_executor(self._thread, self._answer, calls)
+
+        def __del__(self) -> None:
+            """Serve calls this when the replica is told to stop and its handle calls are done."""
+            if lane := getattr(self, "_lane", None):
+                lane.withdraw()
 
     deployment: Any = Replica
     return deployment.bind(spec)

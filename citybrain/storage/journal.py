@@ -8,6 +8,7 @@ in the control process folds the lines into the ledger, once each, by request id
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -109,19 +110,29 @@ class JournalWriter:
         self._size = 0
 
 
-def read_from(path: Path, offset: int, limit: int = 4 << 20) -> tuple[list[list[Any]], int]:
-    """Whole lines after an offset, and the offset behind them; a torn last line is left."""
+def read_from(
+    path: Path, offset: int, *, kind: str = "", limit: int = 4 << 20
+) -> tuple[list[list[Any]], int]:
+    """Whole lines (of one kind) after an offset, and the offset behind all of them.
+
+    A torn last line is left for the next time.
+    """
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(limit)
     end = data.rfind(b"\n") + 1
-    lines = []
-    for line in data[:end].splitlines():
-        try:
-            lines.append(orjson.loads(line))
-        except orjson.JSONDecodeError:
-            continue  # a line torn by a power loss; its answer never left
-    return lines, offset + end
+    begins = f'["{kind}'.encode()
+    lines = [line for line in data[:end].splitlines() if line.startswith(begins)]
+    try:
+        return orjson.loads(b"[" + b",".join(lines) + b"]"), offset + end
+    except orjson.JSONDecodeError:  # a line torn by a power loss; its answer never left
+        return list(_readable(lines)), offset + end
+
+
+def _readable(lines: list[bytes]) -> Iterator[list[Any]]:
+    for line in lines:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            yield orjson.loads(line)
 
 
 def is_finished(path: Path) -> bool:

@@ -255,6 +255,26 @@ def test_an_inside_port_of_a_replica_refuses_a_caller_without_a_certificate(plat
         )  # fmt: skip
 
 
+def test_every_gateway_holds_a_lane_into_every_replica(platform):
+    """Frames go over sockets; Serve handles are for the moments without one."""
+    with platform.client() as city:
+        running = [d for d in city.deployments() if d.state == "running"]
+    names = list(platform.home.lanes.glob("*.lane"))
+    assert len(names) >= len(running) > 0
+
+    def connected():
+        """A listening socket a replica, and one accepted from each gateway."""
+        ends = [
+            c
+            for p in platform.replicas()
+            for c in p.net_connections("unix")
+            if c.laddr.startswith(str(platform.home.lanes))
+        ]
+        return len(ends) >= 2 * len(names)
+
+    wait_for(connected, 10)
+
+
 def test_ray_workers_hold_no_key_and_no_database(platform):
     secrets = [platform.key, platform.home.pepper.read_bytes().hex()]
     for process in platform.replicas():

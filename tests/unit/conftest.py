@@ -1,5 +1,6 @@
 """Unit tests use the plain classes: no cluster, no network."""
 
+import socket
 import sys
 
 import pytest
@@ -7,8 +8,12 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_cluster_no_network(monkeypatch):
-    def refuse(*_, **__):
-        raise RuntimeError("Unit tests use the plain class, not the cluster.")
+    connect = socket.socket.connect
 
-    monkeypatch.setattr("socket.socket.connect", refuse)
+    def local(self, address):
+        if self.family != socket.AF_UNIX:
+            raise RuntimeError("Unit tests use the plain class, not the cluster.")
+        return connect(self, address)
+
+    monkeypatch.setattr("socket.socket.connect", local)
     monkeypatch.setitem(sys.modules, "ray", None)

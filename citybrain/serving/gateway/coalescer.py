@@ -100,7 +100,10 @@ class Coalescer:
     async def _replies(self, calls: list[Call]) -> list[Reply]:
         try:
             async with asyncio.timeout(self._settings.call_timeout):
-                return await self._send(calls)
+                replies = await self._send(calls)
+            if len(replies) != len(calls):
+                raise ModelFailed("The replica answered another number of calls than it was sent.")
+            return replies
         except TimeoutError:
             seconds = self._settings.call_timeout
             error: CityBrainError = Unavailable(f"No answer came within {seconds:g} seconds.")

@@ -1,5 +1,6 @@
-"""The gateway's way to the replicas: Ray Serve handles, found again after a restart of Ray.
+"""The gateway's way to the replicas: a lane, or a Ray Serve handle where there is none.
 
+Handles are found again after a restart of Ray.
 Ray is reached on a thread of its own, because connecting blocks for seconds; calls themselves are
 awaited on the gateway's loop.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 from citybrain.core.errors import NotReady
 from citybrain.serving.gateway.directory import Route
+from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.wire import Call, Reply
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,9 @@ def ray_address(run: Path) -> str:
 class ServeLink:
     """Sends frames to deployments; retries one elsewhere when a replica dies under it."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, lanes: Lanes) -> None:
         self._run = run
+        self._lanes = lanes
         self._address = ""
         self._handles: dict[str, Any] = {}
         self._stop = threading.Event()
@@ -63,15 +66,19 @@ class ServeLink:
     async def send(self, route: Route, calls: list[Call]) -> list[Reply]:
         """One frame to the deployment of this route."""
         for attempt in (1, 2, 3):
-            handle: Any = self._handles.get(route.app) or await asyncio.to_thread(
-                self._find, route.app
-            )
+            lane = self._lanes.idlest(route.app)
+            handle: Any = None
+            if lane is None:
+                handle = self._handles.get(route.app)
+                handle = handle or await asyncio.to_thread(self._find, route.app)
             try:
-                replies: list[Reply] = await handle.frame.remote(calls)
+                replies: list[Reply] = await (
+                    lane.send(calls) if lane else handle.frame.remote(calls)
+                )
                 return replies
             except Exception as error:
                 # A replica that died took the frame with it. Inference changes nothing, so the
-                # same frame may go to another replica; a second death is the caller's to know.
+                # same frame may go to another replica; a third death is the caller's to know.
                 self._handles.pop(route.app, None)
                 if attempt == 3 or not self.connected:
                     log.warning("%s: %s", route.app, type(error).__name__)

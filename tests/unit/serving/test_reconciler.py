@@ -47,8 +47,8 @@ class PlainCluster:
     def status(self):
         return dict(self.apps)
 
-    def start(self, app, spec, replicas):
-        self.apps[app] = AppStatus("deploying", "")
+    def start(self, spec, replicas):
+        self.apps[spec.app] = AppStatus("deploying", "")
 
     def delete(self, app):
         del self.apps[app]
@@ -65,7 +65,7 @@ def world(tmp_path, monkeypatch):
     deployments = Deployments(database)
     catalogue, cluster = PlainCatalogue(), PlainCluster()
     deployments.want("flow", "champion", 1, ADMIN)
-    return deployments, catalogue, cluster, Reconciler(deployments, catalogue, cluster)
+    return deployments, catalogue, cluster, Reconciler(deployments, catalogue, cluster, tmp_path)
 
 
 def seen(deployments):

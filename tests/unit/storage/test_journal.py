@@ -41,7 +41,7 @@ def test_answered_calls_are_counted_once_and_a_second_load_adds_nothing(usage, f
         writer.admit(admitted(n))
         writer.settle(settled(n, status=200 if n else 422))
     writer.flush()
-    assert usage.load(folder) == 10
+    assert usage.load(folder) == 5
     assert usage.load(folder) == 0
     (line,) = usage.days()
     assert (line.requests, line.failed, line.rows, line.version) == (5, 1, 8, 3)
@@ -135,3 +135,21 @@ def test_percentiles_come_from_the_histogram():
     assert percentile(latency, 0.95) == BUCKETS[10]
     assert percentile(latency, 0.99) == BUCKETS[20]
     assert percentile([0] * len(latency), 0.5) == 0.0
+
+
+def test_a_long_stretch_of_admitted_lines_hides_no_settled_one(usage, folder, monkeypatch):
+    """A finished journal is read to its end before it is deleted, whatever a read holds."""
+    from citybrain.storage.records import usage as module
+
+    def small(path, offset, **options):
+        return journal.read_from(path, offset, **{"limit": 400, **options})
+
+    monkeypatch.setattr(module, "read_from", small)
+    writer = JournalWriter(folder)
+    for n in range(20):
+        writer.admit(admitted(n))
+    for n in range(20):
+        writer.settle(settled(n))
+    writer.close()
+    assert usage.load(folder) == 20
+    assert list(folder.iterdir()) == []
