@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -32,6 +34,7 @@ from citybrain.storage.records.history import History
 from citybrain.storage.records.people import People
 
 log = logging.getLogger(__name__)
+LOOK_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,8 @@ class Directory:
         self._history = History(database)
         self._opened: dict[tuple[str, str, int], Route] = {}
         self._stop = threading.Event()
+        self._looked = 0.0
+        self._loading = threading.Lock()
         self.snapshot = Snapshot()
 
     def start(self) -> None:
@@ -89,6 +94,10 @@ class Directory:
 
     def load(self) -> None:
         """Read everything again if something changed."""
+        with self._loading:
+            self._load()
+
+    def _load(self) -> None:
         revision = self._database.revision()
         moment = now()
         if revision == self.snapshot.revision and not self._expired(moment):
@@ -182,9 +191,18 @@ class Directory:
             hint="Ask the algorithm's owner or an admin for a grant.",
         )
 
+    def _look_again(self, algorithm: str) -> list[Route] | None:
+        """Whoever just saw a deployment start must not be refused for the rest of a refresh."""
+        moment = time.monotonic()
+        if moment - self._looked > LOOK_AGAIN_SECONDS:
+            self._looked = moment
+            with contextlib.suppress(Exception):  # the thread that watches reports it
+                self.load()
+        return self.snapshot.routes.get(algorithm)
+
     def route(self, ref: Ref) -> Route:
         """The deployment that answers for this reference."""
-        found = self.snapshot.routes.get(ref.algorithm)
+        found = self.snapshot.routes.get(ref.algorithm) or self._look_again(ref.algorithm)
         if not found:
             if state := self.snapshot.waiting.get(ref.algorithm):
                 raise NotReady(
