@@ -61,6 +61,10 @@ class BadPackage(InvalidInput):
     """An algorithm's folder or its `algorithm.yaml` is wrong."""
 
 
+class SandboxFailed(BadPackage):
+    """The process that opened a package died without an answer."""
+
+
 class BadScenario(InvalidInput):
     """A `scenario.yaml` is wrong."""
 

@@ -1,0 +1,1 @@
+"""Converters: one framework's own file to ONNX. They run only inside admission's sandbox."""

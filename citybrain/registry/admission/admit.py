@@ -1,0 +1,63 @@
+"""Admission from outside: two sandboxes, and a package that may be registered, or the reason why not."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from citybrain.models.package import MANIFEST, Package
+from citybrain.registry.admission.archive import only_regular
+from citybrain.registry.sandbox import Limits, isolation, run_isolated
+
+STEPS = "citybrain.registry.admission"
+
+
+@dataclass
+class Admitted:
+    """A package that passed, and what was seen on the way."""
+
+    folder: Path
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def admit(source: Path, work: Path, card: dict[str, Any], limits: Limits) -> Admitted:
+    """Open, convert if need be, and examine a file or folder; BadPackage, TooLarge say why not.
+
+    `work` is an empty folder of the caller's, who removes it. The first sandbox may have been taken
+    over by what it opened, so its result is examined in a second one that never saw the source.
+    """
+    report: dict[str, Any] = {"isolation": isolation()[0].value}
+    package = source
+    if not (source.is_dir() and _is_plain(source)) or card.get("task") or card.get("options"):
+        opened = work / "open"
+        _copy(source, opened / "in")
+        report |= run_isolated(
+            f"{STEPS}.opening:open_source", opened, {"card": card}, limits=limits
+        )
+        package = opened / "out"
+    only_regular(package)
+    examined = work / "examine"
+    _copy(package, examined / "in")
+    report["examined"] = run_isolated(f"{STEPS}.examining:examine", examined, {}, limits=limits)
+    Package.open(package)
+    return Admitted(package, report)  # not the examined copy, which the second sandbox could write
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether it is a package already, with weights that are served as they are."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    suffixes = {path.suffix.lower() for path in folder.rglob("*")}
+    return not suffixes & {".pt", ".pth", ".pt2", ".skops"}
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    if source.is_dir():
+        only_regular(source)
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        target.mkdir()
+        shutil.copyfile(source, target / source.name, follow_symlinks=False)

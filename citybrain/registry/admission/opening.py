@@ -1,0 +1,216 @@
+"""What is it, and how does it become a package? The first step of admission, in the sandbox.
+
+The answer is a folder `out` with an `algorithm.yaml` and weights in a safe format, and a report:
+what was found, what converted it, how closely the conversion agrees with its source.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from citybrain.core.errors import BadPackage
+from citybrain.models.converter import (
+    CONVERTERS,
+    Draft,
+    Wanted,
+    parity,
+    samples_for,
+    tensor_options,
+)  # fmt: skip
+from citybrain.models.onnx_session import OnnxSession
+from citybrain.models.package import MANIFEST, UNSAFE, Manifest, file_digest
+from citybrain.models.yaml_file import read_yaml
+from citybrain.registry.admission import graphs, mlflow_folder, pickles, transformers_folder
+from citybrain.registry.admission.archive import extract, is_archive, only_regular, single_folder
+
+TAKEN = (
+    "a folder with algorithm.yaml, .onnx, .pt2, .pt (state dict or YOLO), .safetensors, .skops, "
+    "a transformers folder, an MLflow model, or a .zip/.tar of one of these"
+)
+
+
+@dataclass
+class Report:
+    """What admission tells people about a source; kept with the version."""
+
+    kind: str = ""
+    source: str = ""
+    """Name and SHA-256 of the file that the weights come from."""
+    converter: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    parity: dict[str, dict[str, float]] = field(default_factory=dict)
+    scan: list[str] = field(default_factory=list)
+    """What the tripwire read in pickles: names and its opinion of each."""
+
+
+def open_source(work: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Turn what lies in `work/in` into a package in `work/out`."""
+    only_regular(work / "in")
+    source = single_folder_or_file(work)
+    out = work / "out"
+    out.mkdir()
+    report = Report()
+    card, isolated = dict(request["card"]), bool(request["isolated"])
+    if source.is_dir() and (source / MANIFEST).exists():
+        _from_package(source, out, card, report, isolated=isolated)
+    elif source.is_dir() and (source / "MLmodel").exists():
+        inner, told = mlflow_folder.find_model(source)
+        _from_model(inner, out, told | card, report, isolated=isolated)
+        report.kind = f"mlflow {report.kind}"
+    else:
+        _from_model(source, out, card, report, isolated=isolated)
+    return asdict(report)
+
+
+def single_folder_or_file(work: Path) -> Path:
+    """The source: a file, an unpacked archive, or a folder."""
+    source = work / "in"
+    inside = list(source.iterdir())
+    if len(inside) == 1 and inside[0].is_file() and is_archive(inside[0]):
+        extract(inside[0], work / "unpacked")
+        source = work / "unpacked"
+    source = single_folder(source)
+    inside = list(source.iterdir())
+    if not inside:
+        raise BadPackage("Nothing was handed in.")
+    if len(inside) == 1 and inside[0].is_file() and inside[0].name not in (MANIFEST, "MLmodel"):
+        return inside[0]
+    return source
+
+
+def _from_package(
+    source: Path, out: Path, card: dict[str, Any], report: Report, *, isolated: bool
+) -> None:
+    """A folder with algorithm.yaml; weights that cannot be served as they are become ONNX."""
+    manifest = read_yaml(source / MANIFEST, Manifest, BadPackage)
+    weights = source / manifest.weights
+    if weights.is_file() and weights.suffix in (".pt", ".pth", ".pt2", ".skops"):
+        told = manifest.model_dump(mode="json", exclude={"weights", "runtime", "format"})
+        _from_model(weights, out, {**told, **card}, report, isolated=isolated)
+        for path in sorted(source.iterdir()):
+            if path.is_file() and path not in (weights, source / MANIFEST):
+                shutil.copyfile(path, out / path.name)
+    else:
+        shutil.copytree(source, out, dirs_exist_ok=True)
+        report.kind = manifest.runtime
+    report.kind = f"package {report.kind}"
+
+
+def _from_model(
+    source: Path, out: Path, card: dict[str, Any], report: Report, *, isolated: bool
+) -> None:
+    """A model without a manifest: the card is what the developer said besides."""
+    wanted = Wanted(
+        name=str(card.get("name", "")), task=str(card.get("task", "")),
+        architecture=str(card.pop("architecture", "")), options=card.get("options") or {},
+    )  # fmt: skip
+    report.source = source.name
+    if source.is_dir():
+        draft = transformers_folder.as_draft(source, out, wanted)
+        report.kind = "transformers"
+    else:
+        report.source += f", sha256 {file_digest(source)}"
+        if source.suffix == ".onnx":
+            draft = _from_onnx(source, out)
+            report.kind = "onnx"
+        else:
+            report.converter = _converter_for(source, report, isolated=isolated)
+            report.kind = report.converter
+            draft = CONVERTERS.get(report.converter).convert(source, out, wanted)
+    report.facts = draft.facts
+    if draft.weights.endswith(".onnx"):
+        graphs.check_graph(out / draft.weights)
+        session = OnnxSession(out / draft.weights)
+        if draft.reference is not None:
+            samples = samples_for(session.signature(), free_size=draft.free_size)
+            if fixed := draft.options.pop("batch", 0):
+                samples = [
+                    {k: v[:fixed] for k, v in s.items()} for s in samples if _rows(s) >= fixed
+                ]
+            report.parity = parity(draft.reference, session, samples)
+        _choose_task(draft, wanted, session)
+    _write_manifest(draft, card, out, report)
+
+
+def _rows(sample: dict[str, Any]) -> int:
+    return len(next(iter(sample.values())))
+
+
+def _converter_for(source: Path, report: Report, *, isolated: bool) -> str:
+    """The converter of a file; pickles only after a look, and only in a real sandbox."""
+    if source.suffix in (".pt", ".pth"):
+        if not isolated:
+            raise BadPackage(
+                f"{source.name} is a pickle, and this machine gives no namespaces to open it in.",
+                hint=pickles.SAVE_SAFELY["torch"],
+            )
+        report.scan = pickles.tripwire(source)
+        classes = pickles.check_checkpoint(source)
+        if any(name.startswith("ultralytics.") for name in classes):
+            return "ultralytics"
+        if classes:
+            pickles.refuse(source, sorted(classes))
+        return "torch-weights"
+    for name in CONVERTERS:
+        if source.suffix in CONVERTERS.get(name).takes:
+            return name
+    if source.suffix.lower() in UNSAFE:
+        pickles.tripwire(source)
+        raise BadPackage(
+            f"{source.name} may hold a pickle, which can run code when loaded.",
+            hint=pickles.SAVE_SAFELY[""],
+        )
+    raise BadPackage(f"{source.name[:80]} is nothing that is taken in.", hint=f"Taken: {TAKEN}.")
+
+
+def _from_onnx(source: Path, out: Path) -> Draft:
+    graphs.check_graph(source)
+    shutil.copyfile(source, out / "model.onnx")
+    signature = OnnxSession(out / "model.onnx").signature()
+    pictures = [s for s in signature.inputs if len(s.shape) == 4 and 3 in (s.shape[1], s.shape[3])]
+    # A graph with pictures fits several tasks, and guessing would give wrong answers politely.
+    return Draft("model.onnx", task="" if pictures else "tensor")
+
+
+def _choose_task(draft: Draft, wanted: Wanted, session: OnnxSession) -> None:
+    if not (wanted.task or draft.task):
+        raise BadPackage(
+            "The model takes pictures, and the file does not say what it answers.",
+            hint="Say it: --task image-classification, --task object-detection, or --task tensor "
+            "to pass its tensors through; with --option labels=a,b,c --option image_size=224.",
+        )
+    if wanted.task and wanted.task != draft.task:
+        draft.options = {}
+    draft.task = wanted.task or draft.task
+    if draft.task == "tensor":
+        draft.options = tensor_options(session.signature())
+
+
+def _write_manifest(draft: Draft, card: dict[str, Any], out: Path, report: Report) -> None:
+    for needed, flag in (("name", "--name"), ("owner", "--owner"), ("licence", "--licence"),
+                         ("domain", "--domain")):  # fmt: skip
+        if not card.get(needed):
+            raise BadPackage(f"The algorithm's {needed} is missing.", hint=f"Say it with {flag}.")
+    title = card.get("title") or {}
+    lineage = dict(card.get("lineage") or {})
+    lineage.setdefault("source", report.source)
+    manifest = {
+        "format": 1,
+        **{k: card[k] for k in ("name", "description", "domain", "owner", "licence") if card.get(k)},
+        "title": {"zh": title.get("zh") or card["name"], "en": title.get("en") or card["name"]},
+        "task": draft.task, "runtime": draft.runtime, "weights": draft.weights,
+        "max_batch": min(int(card.get("max_batch") or 64), draft.max_batch),
+        "options": {**draft.options, **(card.get("options") or {})} if draft.task != "tensor"
+        else draft.options,
+        "lineage": {k: v for k, v in lineage.items() if v not in ("", None)},
+    }  # fmt: skip
+    # JSON first: what the card brought is plain data, whatever it was.
+    plain = json.loads(json.dumps(manifest))
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    (out / MANIFEST).write_text(text, encoding="utf-8")

@@ -1,0 +1,79 @@
+"""A folder that `save_pretrained` wrote: which task its architecture answers, with which options."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from citybrain.core.errors import BadPackage
+from citybrain.models.converter import Draft, Wanted
+from citybrain.models.package import UNSAFE
+
+TASKS = (
+    ("ForSequenceClassification", "text-classification"),
+    ("ForImageClassification", "image-classification"),
+    ("ForCTC", "transcription"),
+    ("ForConditionalGeneration", "transcription"),
+    ("VitsModel", "speech-synthesis"),
+    ("ForPrediction", "forecasting"),
+)
+KEPT = {".json", ".safetensors", ".txt", ".model"}
+
+
+def as_draft(folder: Path, out: Path, wanted: Wanted) -> Draft:
+    """Copy what serving needs, and read labels, sizes and rates from the folder's own files."""
+    config = _json(folder / "config.json")
+    architectures = config.get("architectures") or []
+    name = str(architectures[0]) if architectures else ""
+    task = wanted.task or next((task for end, task in TASKS if name.endswith(end)), "")
+    if not task:
+        raise BadPackage(
+            f"config.json names the architecture {name[:60] or 'none'}, and no task is known for it.",
+            hint="Say it with --task.",
+        )
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix.lower() in UNSAFE:
+            raise BadPackage(
+                f"{path.name} may hold a pickle, which can run code when loaded.",
+                hint="Save it with model.save_pretrained(folder), which writes model.safetensors.",
+            )
+    if not (folder / "model.safetensors").is_file():
+        raise BadPackage(
+            "The folder lacks model.safetensors.",
+            hint="Save it with model.save_pretrained(folder).",
+        )
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in KEPT:
+            shutil.copyfile(path, out / path.name)
+    options = _options(task, config, folder)
+    facts = {"architecture": name, "transformers": str(config.get("transformers_version", ""))[:20]}
+    return Draft("config.json", runtime="transformers", task=task, options=options, facts=facts)
+
+
+def _options(task: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    labels = config.get("id2label") or {}
+    if task.endswith("classification") and labels:
+        found["labels"] = [str(labels[key]) for key in sorted(labels, key=int)]
+    looks = _json(folder / "preprocessor_config.json", missing={})
+    if task == "image-classification":
+        size = looks.get("size") or {}
+        side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
+        found["image_size"] = int(side or config.get("image_size", 224))
+        if looks.get("do_normalize", True) and looks.get("image_mean"):
+            found["mean"], found["std"] = looks["image_mean"], looks["image_std"]
+    return found
+
+
+def _json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    if not path.exists() and missing is not None:
+        return missing
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadPackage(f"{path.name} is not JSON that can be read.") from error
+    if not isinstance(found, dict):
+        raise BadPackage(f"{path.name} is not a JSON object.")
+    return found
