@@ -98,6 +98,8 @@ def leave_children(work, request):
             while True:
                 (work / "alive").write_text(str(time.time()))
                 time.sleep(0.05)
+    while not (work / "alive").exists():
+        time.sleep(0.01)
     return {}
 
 
