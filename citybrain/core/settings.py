@@ -28,6 +28,23 @@ class ServingSettings(BaseModel):
     ray_cpus: int = Field(default=0, description="Logical CPUs of the Ray node; 0: 4 per core.")
 
 
+class IntakeSettings(BaseModel):
+    """What `register` may take and fetch: `CITYBRAIN_INTAKE__MEMORY=…` and so on."""
+
+    seconds: float = Field(default=600.0, description="Longest admission of one model.")
+    memory: int = Field(default=4 << 30, description="Resident bytes of one admission.")
+    disk: int = Field(default=8 << 30, description="Bytes that one admission may write.")
+    fetch_seconds: float = Field(default=30.0, description="Longest silence of a hub.")
+    hf_url: str = Field(default="https://huggingface.co", description="Of `hf:` or its mirror.")
+    torchvision_url: str = Field(
+        default="https://download.pytorch.org", description="Of `torchvision:` or its mirror."
+    )
+    ultralytics_url: str = Field(
+        default="https://github.com/ultralytics/assets/releases/latest/download",
+        description="Of `ultralytics:` or its mirror.",
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Each part of the platform gets only the part it needs."""
 
@@ -47,6 +64,7 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(default=3.0, description="Between looks for plain MLflow versions.")
     test_data: str = Field(default="", description="Folder of real data that tests may read.")
     serving: ServingSettings = ServingSettings()
+    intake: IntakeSettings = IntakeSettings()
 
     @property
     def zone(self) -> ZoneInfo:

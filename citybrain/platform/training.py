@@ -81,4 +81,4 @@ def register_package(trained: Trained, home: Home, city: CityBrain | None) -> Ve
     from citybrain.platform.wiring import SYSTEM, build
 
     plane = build(Settings().at(home.root))
-    return plane.catalogue.register(trained.folder, SYSTEM, metrics=trained.metrics)
+    return plane.intake.take(trained.folder, SYSTEM, metrics=trained.metrics)

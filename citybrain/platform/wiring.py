@@ -12,6 +12,7 @@ from citybrain.core.settings import Settings
 from citybrain.feature_store.store import FeatureStore
 from citybrain.platform.evaluations import EvaluationDesk
 from citybrain.registry.catalogue import Catalogue
+from citybrain.registry.intake import Intake
 from citybrain.registry.lifecycle import Lifecycle
 from citybrain.registry.projection import Projection
 from citybrain.serving.cluster import ServeCluster
@@ -89,6 +90,7 @@ class ControlPlane:
 
     truths: Truths
     catalogue: Catalogue
+    intake: Intake
     projection: Projection
     lifecycle: Lifecycle
     features: FeatureStore
@@ -101,11 +103,13 @@ def build(settings: Settings) -> ControlPlane:
     truths = open_truths(settings)
     approval = "four-eyes" if settings.profile == "production" else "self"
     catalogue = Catalogue(truths.home, truths.history, approval=approval)
-    projection = Projection(catalogue, truths.history, truths.home)
+    intake = Intake(catalogue, truths.home, settings.intake)
+    projection = Projection(catalogue, truths.history, truths.home, intake)
     lifecycle = Lifecycle(catalogue, projection, truths.history, truths.evaluations)
     return ControlPlane(
         truths=truths,
         catalogue=catalogue,
+        intake=intake,
         projection=projection,
         lifecycle=lifecycle,
         features=FeatureStore(truths.home.root),

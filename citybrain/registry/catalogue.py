@@ -28,13 +28,11 @@ from citybrain.core.names import Ref
 from citybrain.core.schemas import Actor, Algorithm, Version
 from citybrain.models.package import Manifest, Package, folder_digest
 from citybrain.models.task import open_task
-from citybrain.registry.plain_mlflow import as_package
-from citybrain.registry.tracker import artifact_folder, experiment, open_client
+from citybrain.registry.runs import DIGEST, PACKAGE, log_package, read_report, run_of
+from citybrain.registry.tracker import open_client, run_folder
 from citybrain.storage.records.history import History
 
-DIGEST, SOURCE, NOTED, PROBLEM = (
-    f"citybrain.{name}" for name in ("digest", "source", "noted", "problem")
-)
+SOURCE, NOTED, PROBLEM = (f"citybrain.{name}" for name in ("source", "noted", "problem"))
 CHALLENGER = "challenger"
 
 
@@ -50,9 +48,9 @@ class Catalogue:
 
     def register(
         self, folder: Path, actor: Actor, *, metrics: Mapping[str, float] | None = None,
-        expected: str = "",
+        expected: str = "", report: Mapping[str, Any] | None = None,
     ) -> Version:  # fmt: skip
-        """Validate a folder and make it the next version and the challenger.
+        """Make an admitted folder the next version and the challenger.
 
         Order matters for a kill in between: artifacts first, then the version (which carries its
         digest from its first moment), then the platform's note. What stops before the version
@@ -68,7 +66,10 @@ class Catalogue:
         with self.lock:
             self.store(folder, digest)
             self.ensure_algorithm(manifest)
-            run_id = self._log_run(folder, manifest, digest, metrics or {})
+            run_id = log_package(
+                self.client, self._home.mlflow, folder, manifest, digest,
+                metrics=metrics or {}, report=report or {},
+            )  # fmt: skip
             created = self.client.create_model_version(
                 manifest.name, f"runs:/{run_id}/package", run_id,
                 tags={DIGEST: digest, SOURCE: "package"},
@@ -84,30 +85,6 @@ class Catalogue:
             )
         if actor.role != "admin" and actor.department != owner:
             raise NotAllowed(f"{manifest.name} belongs to {owner}, not to {actor.department}.")
-
-    def _log_run(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        digest: str,
-        metrics: Mapping[str, float],
-    ) -> str:
-        number = experiment(self.client, self._home.mlflow, manifest.name)
-        run_id = str(self.client.create_run(number, tags={DIGEST: digest}).info.run_id)
-        try:
-            for name, value in manifest.lineage.model_dump(exclude_none=True).items():
-                if value != "":
-                    self.client.log_param(run_id, f"lineage.{name}", value)
-            for name in ("task", "runtime", "domain", "owner", "licence"):
-                self.client.set_tag(run_id, f"citybrain.{name}", getattr(manifest, name))
-            for name, number_value in metrics.items():
-                self.client.log_metric(run_id, name, float(number_value))
-            self.client.log_artifacts(run_id, str(folder), "package")
-        except BaseException:
-            self.client.set_terminated(run_id, "FAILED")
-            raise
-        self.client.set_terminated(run_id)
-        return run_id
 
     def ensure_algorithm(self, manifest: Manifest) -> None:
         """Make the registered model, or bring its titles up to date."""
@@ -157,14 +134,8 @@ class Catalogue:
             raise VersionNotFound(f"{name}@{version} is being taken in.", hint="Repeat shortly.")
         target = self._home.packages / digest
         if not target.is_dir():
-            with (
-                self.lock,
-                tempfile.TemporaryDirectory(dir=self._home.packages) as work,
-            ):
-                source = artifact_folder(self.client, name, version)
-                if found.tags.get(SOURCE) == "mlflow":
-                    as_package(source, name, Path(work) / "package")
-                    source = Path(work) / "package"
+            with self.lock:
+                source = run_folder(self.client, run_of(found), PACKAGE)
                 if folder_digest(source) != digest:
                     raise DigestMismatch(
                         f"The artifacts of {name}@{version} are not those that were registered.",
@@ -233,6 +204,10 @@ class Catalogue:
                 hint=f"Promote a version first: citybrain promote {ref.algorithm}",
             )
         return version
+
+    def report(self, name: str, version: int) -> dict[str, Any]:
+        """What admission saw of a version: kind, conversion, parity, speed, scan."""
+        return read_report(self.client, self._model_version(name, version))
 
     def manifest(self, name: str, version: int) -> Manifest:
         """The manifest of a version."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from citybrain.core.errors import CityBrainError
+from citybrain.core.errors import BadPackage, CityBrainError
 from citybrain.core.home import Home
+from citybrain.core.names import check_name
 from citybrain.core.schemas import Actor
 from citybrain.models.package import Package, folder_digest
-from citybrain.registry.catalogue import DIGEST, NOTED, PROBLEM, SOURCE, Catalogue
-from citybrain.registry.plain_mlflow import as_package
+from citybrain.registry.catalogue import NOTED, PROBLEM, SOURCE, Catalogue
+from citybrain.registry.intake import Intake
+from citybrain.registry.runs import DIGEST, RUN, log_package
 from citybrain.registry.tracker import ChangeSign, artifact_folder
 from citybrain.storage.records.history import History
 
@@ -21,10 +24,11 @@ MLFLOW = Actor(key="mlflow", department="platform", role="developer")
 class Projection:
     """Run every few seconds, and after each act that moves an alias."""
 
-    def __init__(self, catalogue: Catalogue, history: History, home: Home) -> None:
+    def __init__(self, catalogue: Catalogue, history: History, home: Home, intake: Intake) -> None:
         self._catalogue = catalogue
         self._history = history
-        self._packages = home.packages
+        self._intake = intake
+        self._home = home
         self._client = catalogue.client
         self._sign = ChangeSign(home.mlflow)
         self._seen: tuple[int, int] = (-1, -1)
@@ -34,34 +38,46 @@ class Projection:
         stamp = (self._sign.now(), self._history.revision())
         if stamp == self._seen:
             return
-        with self._catalogue.lock:
-            for model in self._client.search_registered_models(max_results=1000):
-                for found in self._client.search_model_versions(f"name='{model.name}'"):
-                    if not (found.tags.get(NOTED) or found.tags.get(PROBLEM)):
-                        self._adopt(found)
+        for model in self._client.search_registered_models(max_results=1000):
+            for found in self._client.search_model_versions(f"name='{model.name}'"):
+                if not (found.tags.get(NOTED) or found.tags.get(PROBLEM)):
+                    self._adopt(model, found)
+            with self._catalogue.lock:
                 self.project(model.name)
         self._seen = stamp
 
-    def _adopt(self, found: Any) -> None:
+    def _adopt(self, model: Any, found: Any) -> None:
         """Take in a plain MLflow version, or finish what a kill interrupted."""
         name, version = found.name, int(found.version)
         try:
             if not found.tags.get(DIGEST):
-                with tempfile.TemporaryDirectory(dir=self._packages) as work:
-                    package = Path(work) / "package"
-                    as_package(artifact_folder(self._client, name, version), name, package)
-                    digest = folder_digest(package)
-                    self._catalogue.store(package, digest)
-                manifest = Package.open(self._packages / digest).manifest
-                self._catalogue.ensure_algorithm(manifest)
-                self._client.set_model_version_tag(name, str(version), SOURCE, "mlflow")
-                self._client.set_model_version_tag(name, str(version), DIGEST, digest)
-            else:
-                digest = found.tags[DIGEST]
-            folder, _ = self._catalogue.folder(name, version)
-            self._catalogue.note(Package.open(folder).manifest, version, digest, MLFLOW)
+                self._admit(model, found)
+            with self._catalogue.lock:
+                now = self._client.get_model_version(name, str(version))
+                if not now.tags.get(NOTED):  # a registration may have been under way just now
+                    manifest = self._catalogue.manifest(name, version)
+                    self._catalogue.note(manifest, version, now.tags[DIGEST], MLFLOW)
         except CityBrainError as error:
-            self._client.set_model_version_tag(name, str(version), PROBLEM, str(error)[:4000])
+            told = f"{error} {error.hint}".strip()
+            self._client.set_model_version_tag(name, str(version), PROBLEM, told[:4000])
+
+    def _admit(self, model: Any, found: Any) -> None:
+        """Through the sandbox, as any stranger's upload; the lock is not held meanwhile."""
+        name, version = check_name(found.name, "algorithm name"), str(found.version)
+        with tempfile.TemporaryDirectory(dir=self._home.work, prefix="adopt-") as work:
+            source = artifact_folder(self._client, name, int(version))
+            admitted = self._intake.admit(source, Path(work) / "admitted", _card(model, found))
+            manifest = Package.open(admitted.folder).manifest
+            digest = folder_digest(admitted.folder)
+            with self._catalogue.lock:
+                self._catalogue.store(admitted.folder, digest)
+                self._catalogue.ensure_algorithm(manifest)
+                run_id = log_package(
+                    self._client, self._home.mlflow, admitted.folder, manifest, digest,
+                    metrics={}, report=admitted.report,
+                )  # fmt: skip
+                for tag, value in ((SOURCE, "mlflow"), (RUN, run_id), (DIGEST, digest)):
+                    self._client.set_model_version_tag(name, version, tag, value)
 
     def project(self, name: str) -> None:
         """Make MLflow's aliases those of the history, after any crash in between."""
@@ -95,3 +111,21 @@ class Projection:
                 )
         for alias in actual.keys() - wanted.keys():
             self._client.delete_registered_model_alias(name, alias)
+
+
+def _card(model: Any, found: Any) -> dict[str, Any]:
+    """What an MLflow user told by tags (`citybrain.task`, …) of the version or the model."""
+    tags = {**model.tags, **found.tags}
+    card: dict[str, Any] = {
+        "name": found.name, "owner": "platform", "licence": "unknown", "domain": "government",
+        "description": found.description or "Registered with plain MLflow calls.",
+    }  # fmt: skip
+    for field in ("task", "owner", "licence", "domain"):
+        if told := tags.get(f"citybrain.{field}"):
+            card[field] = told
+    if told := tags.get("citybrain.options"):
+        try:
+            card["options"] = json.loads(told)
+        except ValueError as error:
+            raise BadPackage("The tag citybrain.options is not JSON.") from error
+    return card

@@ -55,6 +55,18 @@ def experiment(client: Any, folder: Path, name: str) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
+def run_folder(client: Any, run_id: str, path: str) -> Path:
+    """Where a run of ours keeps its artifacts."""
+    try:
+        uri = client.get_run(run_id).info.artifact_uri
+    except Exception as error:
+        raise VersionNotFound("The run behind this version is gone.") from error
+    folder = Path(unquote(urlparse(uri).path)) / path
+    if not folder.is_dir():
+        raise VersionNotFound("The artifacts of this version are gone.")
+    return folder
+
+
 def artifact_folder(client: Any, name: str, version: int) -> Path:
     """The local folder that a model version was logged to."""
     uri = client.get_model_version_download_uri(name, str(version))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,9 +35,11 @@ from citybrain.core.schemas import (
     UsageLine,
     Version,
 )
+from citybrain.sdk.upload import form_of
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Watch = Callable[[float, str], None]
+ADMISSION_SECONDS = 700.0
 
 
 def _unwatched(_: float, __: str) -> None:
@@ -143,17 +144,16 @@ class CityBrain:
         return self._one(Version, "GET", f"/api/v1/algorithms/{name}/versions/{target}")
 
     def register(
-        self, folder: Path, name: str, metrics: Mapping[str, float] | None = None
-    ) -> Version:
-        """Upload a folder as the next version of an algorithm."""
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        parts = [
-            ("files", (path.relative_to(folder).as_posix(), path.read_bytes())) for path in files
-        ]
-        return self._one(
-            Version, "POST", f"/api/v1/algorithms/{name}/versions", files=parts,
-            data={"metrics": json.dumps(dict(metrics or {}))},
-        )  # fmt: skip
+        self, source: Path | str, name: str, metrics: Mapping[str, float] | None = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> Version:  # fmt: skip
+        """Register a folder, a file or an address (`runs:/…`, `hf:…`) as the next version."""
+        path, form = f"/api/v1/algorithms/{name}/versions", form_of(source, metrics, card)
+        return self._one(Version, "POST", path, timeout=ADMISSION_SECONDS, **form)
+
+    def admission(self, name: str, version: int) -> dict[str, Any]:
+        """What admission saw of a version: kind, conversion, parity, speed, scan."""
+        return dict(self.call("GET", f"/api/v1/algorithms/{name}/versions/{version}/admission"))
 
     def promote(self, name: str, version: int | None = None, alias: str = "champion") -> Promotion:
         """Ask for a version behind an alias."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from citybrain.core.errors import all_errors
-from citybrain.core.settings import ServingSettings, Settings
+from citybrain.core.settings import IntakeSettings, ServingSettings, Settings
 from citybrain.models.recipe import RECIPES
 from citybrain.models.runtime import RUNTIMES
 from citybrain.models.task import TASKS
@@ -25,8 +25,11 @@ def test_every_error_code_is_documented():
 
 def test_every_setting_is_documented():
     page = text("docs/settings.md")
-    names = [f"CITYBRAIN_{n.upper()}" for n in Settings.model_fields if n != "serving"]
+    names = [
+        f"CITYBRAIN_{n.upper()}" for n in Settings.model_fields if n not in ("serving", "intake")
+    ]
     names += [f"CITYBRAIN_SERVING__{n.upper()}" for n in ServingSettings.model_fields]
+    names += [f"CITYBRAIN_INTAKE__{n.upper()}" for n in IntakeSettings.model_fields]
     assert not [name for name in names if f"`{name}`" not in page]
 
 

@@ -25,14 +25,19 @@ from citybrain.core.schemas import (
 )
 from citybrain.evaluation.gate import rule_text
 from citybrain.evaluation.scenario import Scenario, find_scenario, scenarios
-from citybrain.models.package import MAX_FILES, check_relative
+from citybrain.models.package import MANIFEST, MAX_FILES, check_relative
 from citybrain.models.task import open_task
 from citybrain.platform.api.access import AnyRole, Developer, Plane
 from citybrain.platform.wiring import ControlPlane
+from citybrain.registry.sources import is_address
 from citybrain.serving.gateway.asgi import describe
 
 router = APIRouter(tags=["algorithms"])
 MAX_PACKAGE = 2 << 30
+CARD = {
+    "task", "architecture", "owner", "licence", "domain", "title", "description", "options",
+    "max_batch",
+}  # fmt: skip
 
 
 @router.get("/algorithms")
@@ -68,14 +73,32 @@ def register_version(
     name: str,
     plane: Plane,
     actor: Developer,
-    files: Annotated[list[UploadFile], File(description="Each file, named by its relative path.")],
+    files: Annotated[
+        list[UploadFile] | None, File(description="Each file, named by its relative path.")
+    ] = None,
+    source: Annotated[str, Form(description="An address in place of files: runs:/…, hf:…")] = "",
+    card: Annotated[str, Form(description="JSON object: fields of algorithm.yaml.")] = "{}",
     metrics: Annotated[str, Form(description="JSON object of training metrics.")] = "{}",
 ) -> Version:
-    """Register a folder as the next version; it becomes the challenger."""
+    """Register a model as the next version; it becomes the challenger.
+
+    A folder with `algorithm.yaml`, an archive, or a model file of any framework that admission
+    takes; what it does not say of itself stands in `card`. Answers when admission is done.
+    """
     try:
         figures = msgspec.json.decode(metrics, type=dict[str, float])
+        told = msgspec.json.decode(card, type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise InvalidInput("`metrics` is not a JSON object of numbers.") from error
+        raise InvalidInput("`metrics` or `card` is not a JSON object.") from error
+    if unknown := sorted(told.keys() - CARD):
+        raise InvalidInput(f"`card` has unknown fields: {', '.join(unknown)[:200]}.")
+    if bool(files) == bool(source):
+        raise InvalidInput("Send files, or a `source` to fetch from: one of the two.")
+    if source:
+        if not is_address(source):
+            raise InvalidInput(f"{source[:80]!r} is not an address that is known.")
+        return plane.intake.take(source, actor, card=told, metrics=figures, expected=name)
+    assert files is not None
     if len(files) > MAX_FILES:
         raise TooLarge(f"A package has at most {MAX_FILES} files.")
     with tempfile.TemporaryDirectory(dir=plane.truths.home.work) as work:
@@ -92,7 +115,16 @@ def register_version(
                     if size > MAX_PACKAGE:
                         raise TooLarge(f"A package has at most {MAX_PACKAGE} bytes.")
                     out.write(chunk)
-        return plane.catalogue.register(folder, actor, metrics=figures, expected=name)
+        only = next(folder.iterdir()) if len(files) == 1 else folder
+        taken = only if only.is_file() and only.name != MANIFEST else folder
+        return plane.intake.take(taken, actor, card=told, metrics=figures, expected=name)
+
+
+@router.get("/algorithms/{name}/versions/{target}/admission")
+def admission_report(name: str, target: str, plane: Plane, actor: AnyRole) -> dict[str, Any]:
+    """What admission saw of a version: kind, conversion, parity, speed here, scan."""
+    version = plane.catalogue.version(Ref(name, target))
+    return plane.catalogue.report(name, version.version)
 
 
 @router.get("/algorithms/{name}/versions/{target}")

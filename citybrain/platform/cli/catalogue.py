@@ -1,4 +1,4 @@
-"""Commands of the catalogue: register, algorithms, scenarios, evaluate, promote, rollback, lineage."""
+"""Commands of the catalogue: algorithms, scenarios, evaluate, promote, rollback, lineage."""
 
 from __future__ import annotations
 
@@ -23,30 +23,8 @@ from citybrain.platform.cli.output import (
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (register, algorithms, scenarios, evaluate, promote, rollback, lineage):
+    for command in (algorithms, scenarios, evaluate, promote, rollback, lineage):
         app.command()(command)
-
-
-def register(
-    folder: Annotated[Path, typer.Argument(help="A folder with an algorithm.yaml.")],
-    *,
-    json: JsonFlag = False,
-) -> None:
-    """Register a folder as the next version of its algorithm.
-
-    Example: `citybrain register ./road-damage`
-    """
-    from citybrain.models.package import Package
-
-    package = Package.open(existing(folder, "folder"))
-    with client() as city, progress("uploading", hidden=json) as watch:
-        found = city.register(package.folder, package.manifest.name)
-        watch(1.0, "registered")
-    if json:
-        show_json(found)
-        return
-    screen.print(f"{found.algorithm}@{found.version} is registered, sha256 {found.digest[:16]}…")
-    screen.print(f"Next: citybrain evaluate SCENARIO --algorithm {found.algorithm}")
 
 
 def algorithms(

@@ -129,7 +129,8 @@ def _tar_members(archive: Path) -> Iterator[Member]:
             if count > MAX_ENTRIES:
                 raise TooLarge(f"The archive holds more than {MAX_ENTRIES} entries.")
             if entry.isdir():
-                check_relative(entry.name.rstrip("/").removeprefix("./") or "x")
+                if (name := entry.name.rstrip("/").removeprefix("./")) not in ("", "."):
+                    check_relative(name)
                 continue
             if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.sparse is not None:
                 raise BadPackage(f"{entry.name[:80]!r} is not a regular file.")

@@ -24,7 +24,7 @@ class Forwarder:
         self._client = httpx.AsyncClient(
             transport=transport,
             base_url="http://control",
-            timeout=httpx.Timeout(120, connect=5),
+            timeout=httpx.Timeout(700, connect=5),  # a large model's admission takes minutes
             # It forwards for everybody, so it keeps the cookie of nobody.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )

@@ -1,0 +1,341 @@
+"""One model of each source goes through admission and answers like its source; code does not."""
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from citybrain.core.errors import BadPackage, InvalidInput, Unavailable
+from citybrain.core.settings import IntakeSettings
+from citybrain.models.predictor import Predictor
+from citybrain.registry.admission.admit import admit
+from citybrain.registry.sandbox import Isolation, Limits, isolation
+from citybrain.registry.sources import fetch
+
+CARD = {"name": "try-me", "owner": "traffic", "licence": "Apache-2.0", "domain": "traffic"}
+needs_namespaces = pytest.mark.skipif(
+    isolation()[0] is Isolation.none, reason=f"no namespaces here: {isolation()[1]}"
+)
+
+
+@pytest.fixture(scope="module")
+def iris():
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    table, labels = load_iris(return_X_y=True, as_frame=True)
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(table, labels), table
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A small convolution that takes pictures of 32 pixels, exported with any number of rows."""
+    import torch
+
+    torch.manual_seed(3)
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(8 * 8 * 8, 4),
+    ).eval()  # fmt: skip
+    rows = torch.export.Dim("rows", min=1, max=64)
+    return torch.export.export(layers, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=({0: rows},))
+
+
+PICTURES = {"task": "image-classification", "options": {"labels": list("abcd"), "image_size": 32}}
+
+
+def take(source, tmp_path, **card):
+    found = admit(source, tmp_path / "admission", CARD | card, Limits(seconds=300))
+    return Predictor.open(found.folder), found.report
+
+
+def check_iris(predictor, iris):
+    model, table = iris
+    rows = [{"features": dict(row)} for row in table.head(5).to_dict("records")]
+    answers = predictor.predict([predictor.task.Input(**row) for row in rows])
+    wanted = model.predict_proba(table.head(5))
+    for answer, row in zip(answers, wanted, strict=True):
+        np.testing.assert_allclose(list(answer.probabilities.values()), row, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pipeline_that_skops_wrote(iris, tmp_path):
+    import skops.io
+
+    skops.io.dump(iris[0], tmp_path / "iris.skops")
+    predictor, report = take(tmp_path / "iris.skops", tmp_path)
+    assert predictor.package.manifest.task == "tabular-classification"
+    assert report["converter"] == "sklearn"
+    assert report["parity"]["probabilities"]["relative"] < 1e-3
+    check_iris(predictor, iris)
+
+
+def test_a_graph_from_skl2onnx_passes_its_own_tensors_through(iris, tmp_path):
+    from skl2onnx import to_onnx
+
+    model, table = iris
+    graph = to_onnx(model, table.head(1).to_numpy(np.float32), options={"zipmap": False})
+    (tmp_path / "iris.onnx").write_bytes(graph.SerializeToString())
+    predictor, report = take(tmp_path / "iris.onnx", tmp_path)
+    assert predictor.package.manifest.task == "tensor"
+    inputs = {"X": table.head(3).to_numpy(np.float32)}
+    answer = predictor.infer([inputs])[0]
+    np.testing.assert_allclose(
+        answer["probabilities"], model.predict_proba(table.head(3)), rtol=1e-3
+    )
+    assert "Scaler" in report["examined"]["graph"]["operators"]
+
+
+def test_an_exported_torch_program(network, tmp_path):
+    import torch
+
+    torch.export.save(network, tmp_path / "net.pt2")
+    predictor, report = take(tmp_path / "net.pt2", tmp_path, **PICTURES)
+    assert next(iter(report["parity"].values()))["relative"] < 1e-3
+    pictures = np.random.default_rng(1).random((2, 3, 32, 32), np.float32)
+    with torch.inference_mode():
+        wanted = network.module()(torch.from_numpy(pictures)).numpy()
+    (found,) = predictor.runtime.infer({"images": pictures}).values()
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_pictures_without_a_task_are_not_guessed(network, tmp_path):
+    import torch
+
+    torch.export.save(network, tmp_path / "net.pt2")
+    with pytest.raises(BadPackage, match="does not say what it answers") as refused:
+        take(tmp_path / "net.pt2", tmp_path)
+    assert "--task" in refused.value.hint
+
+
+@needs_namespaces
+def test_weights_alone_with_an_architecture_of_torchvision(tmp_path):
+    import torch
+    import torchvision
+    from safetensors.torch import save_file
+
+    model = torchvision.models.squeezenet1_1(weights=None, num_classes=5).eval()
+    save_file(model.state_dict(), str(tmp_path / "w.safetensors"))
+    with pytest.raises(BadPackage, match="without an architecture"):
+        take(tmp_path / "w.safetensors", tmp_path / "a")
+    torch.save(model.state_dict(), tmp_path / "squeezenet1_1-0123abcd.pth")
+    predictor, _ = take(
+        tmp_path / "squeezenet1_1-0123abcd.pth", tmp_path / "b", options={"image_size": 64}
+    )
+    assert predictor.package.manifest.options["labels"] == [f"class-{n}" for n in range(5)]
+    pictures = np.random.default_rng(1).random((2, 3, 64, 64), np.float32)
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(pictures)).numpy()
+    (found,) = predictor.runtime.infer({"images": pictures}).values()
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+@needs_namespaces
+def test_a_yolo_checkpoint_is_served_without_ultralytics(tmp_path):
+    ultralytics = pytest.importorskip("ultralytics")
+    ultralytics.YOLO("yolo11n.yaml", verbose=False).save(str(tmp_path / "best.pt"))
+    predictor, report = take(tmp_path / "best.pt", tmp_path, options={"image_size": 64})
+    assert predictor.package.manifest.runtime == "ultralytics"
+    assert predictor.package.manifest.task == "object-detection"
+    assert predictor.predict(predictor.task.example())[0].objects == []
+    assert report["parity"]["output0"]["relative"] < 1e-3
+    assert any("ultralytics" in line for line in report["scan"])
+
+
+@needs_namespaces
+def test_a_whole_pickled_model_is_refused_with_the_safe_way(tmp_path):
+    import torch
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1(weights=None), tmp_path / "whole.pt")
+    with pytest.raises(BadPackage, match="torchvision.models.squeezenet") as refused:
+        take(tmp_path / "whole.pt", tmp_path)
+    assert "torch.export.save" in refused.value.hint
+
+
+def test_without_namespaces_a_pickle_is_refused_with_the_reason(tmp_path, monkeypatch):
+    import torch
+
+    torch.save({"a": torch.zeros(2)}, tmp_path / "w.pt")
+    monkeypatch.setattr(
+        "citybrain.registry.sandbox.isolation", lambda: (Isolation.none, "no kernel support")
+    )
+    with pytest.raises(BadPackage, match="no namespaces"):
+        take(tmp_path / "w.pt", tmp_path, architecture="torchvision:squeezenet1_1")
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory):
+    """A package of the project's own: a tabular ONNX algorithm."""
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    folder = tmp_path_factory.mktemp("starter") / "crowd"
+    folder.mkdir()
+    model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    graph = to_onnx(model, np.zeros((1, 1), np.float32), options={"zipmap": False})
+    del graph.graph.output[0]
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    (folder / "algorithm.yaml").write_text(
+        "format: 1\nname: crowd\ntitle: {zh: 客流, en: Crowd}\ntask: tabular-classification\n"
+        "runtime: onnx\nweights: model.onnx\ndomain: tourism\nowner: tourism\nlicence: MIT\n"
+        "options: {features: [a], labels: [low, high]}\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar", "xztar"])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_an_archive_of_a_package(starter, tmp_path, kind, wrapped):
+    root, base = (starter.parent, "crowd") if wrapped else (starter, ".")
+    archive = shutil.make_archive(str(tmp_path / "crowd"), kind, root, base)
+    predictor, _ = take(Path(archive), tmp_path, name="crowd")
+    assert predictor.predict(predictor.task.example())[0].label in ("low", "high")
+
+
+@pytest.mark.parametrize("missing", ["owner", "licence", "domain"])
+def test_what_a_card_must_say(starter, tmp_path, missing):
+    with pytest.raises(BadPackage, match=missing):
+        take(starter / "model.onnx", tmp_path, **{missing: ""})
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory, iris, network):
+    """An MLflow home with a model of each flavor; name to URI."""
+    import mlflow
+    import skl2onnx
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    address = f"sqlite:///{folder}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(address)
+    mlflow.create_experiment("sources", artifact_location=(folder / "artifacts").as_uri())
+    mlflow.set_experiment("sources")
+
+    class Doubler(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input: list[float]):
+            return model_input
+
+    model, table = iris
+    graph = skl2onnx.to_onnx(model, table.head(1).to_numpy(np.float32), options={"zipmap": False})
+    with mlflow.start_run():
+        found = {
+            "onnx": mlflow.onnx.log_model(graph, name="onnx"),
+            "sklearn": mlflow.sklearn.log_model(
+                model, name="sklearn", serialization_format="skops"
+            ),
+            "pickle": mlflow.sklearn.log_model(
+                model, name="pickle", serialization_format="cloudpickle"
+            ),
+            "code": mlflow.pyfunc.log_model(name="code", python_model=Doubler()),
+        }
+    mlflow.set_tracking_uri(before)
+    return mlflow.MlflowClient(address), {name: info.model_uri for name, info in found.items()}
+
+
+def from_mlflow(logged, name, tmp_path, **card):
+    client, addresses = logged
+    source, _ = fetch(addresses[name], tmp_path / "fetched", client, IntakeSettings())
+    return take(source, tmp_path, **card)
+
+
+def test_an_mlflow_model_of_scikit_learn(logged, iris, tmp_path):
+    predictor, report = from_mlflow(logged, "sklearn", tmp_path)
+    assert report["kind"] == "mlflow sklearn"
+    check_iris(predictor, iris)
+
+
+def test_an_mlflow_model_of_onnx_whose_pyfunc_only_wraps_it(logged, tmp_path):
+    predictor, report = from_mlflow(logged, "onnx", tmp_path)
+    assert report["kind"] == "mlflow onnx"
+    assert predictor.package.manifest.task == "tensor"
+
+
+def test_an_mlflow_model_that_is_a_pickle_is_refused(logged, tmp_path):
+    with pytest.raises(BadPackage, match="pickle") as refused:
+        from_mlflow(logged, "pickle", tmp_path)
+    assert "skops" in refused.value.hint
+
+
+def test_an_mlflow_pyfunc_that_carries_code_is_refused(logged, tmp_path):
+    with pytest.raises(BadPackage, match="runs code that came with it"):
+        from_mlflow(logged, "code", tmp_path)
+
+
+def test_an_address_that_mlflow_does_not_know(logged, tmp_path):
+    with pytest.raises(InvalidInput, match="MLflow has nothing"):
+        fetch("runs:/0123456789abcdef/model", tmp_path, logged[0], IntakeSettings())
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A web server with the layout of the hubs."""
+    root = tmp_path / "hub"
+    root.mkdir()
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    yield root, IntakeSettings(hf_url=url, torchvision_url=url, ultralytics_url=url)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_folder_of_a_hub_is_fetched_without_its_pickles(hub, tmp_path):
+    root, settings = hub
+    files = {"config.json": "{}", "model.safetensors": "x", "tokenizer.json": "{}"}
+    refused = {"pytorch_model.bin": "x", "modeling.py": "x", "sub/config.json": "{}"}
+    folder = root / "org/tiny/resolve/main"
+    for name, text in {**files, **refused}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    about = root / "api/models/org/tiny/revision"
+    about.mkdir(parents=True)
+    (about / "main").write_text(
+        json.dumps({
+            "sha": "abc", "cardData": {"license": "mit"},
+            "siblings": [{"rfilename": name} for name in {**files, **refused}],
+        })
+    )  # fmt: skip
+    found, card = fetch("hf:org/tiny", tmp_path / "w", None, settings)
+    assert {path.name for path in found.iterdir()} == set(files)
+    assert card == {"licence": "mit", "lineage": {"source": "hf:org/tiny@abc"}}
+    with pytest.raises(InvalidInput):
+        fetch("hf:../../etc/passwd", tmp_path / "w2", None, settings)
+    with pytest.raises(Unavailable, match="gave no model"):
+        fetch("hf:org/absent", tmp_path / "w3", None, settings)
+
+
+def test_weights_of_torchvision_and_ultralytics_are_fetched_by_name(hub, tmp_path):
+    from torchvision.models import get_model_weights
+
+    root, settings = hub
+    name = get_model_weights("squeezenet1_1").DEFAULT.url.rpartition("/")[2]
+    (root / "models").mkdir()
+    (root / "models" / name).write_bytes(b"weights")
+    found, card = fetch("torchvision:squeezenet1_1", tmp_path / "a", None, settings)
+    assert (found.name, card) == (name, {"architecture": "torchvision:squeezenet1_1"})
+    (root / "yolo11n.pt").write_bytes(b"weights")
+    found, _ = fetch("ultralytics:yolo11n.pt", tmp_path / "b", None, settings)
+    assert found.read_bytes() == b"weights"
+    for wrong in ["ultralytics:../x.pt", "torchvision:os.system", "torchvision:no_such_net"]:
+        with pytest.raises(InvalidInput):
+            fetch(wrong, tmp_path / "c", None, settings)
+    away = IntakeSettings(ultralytics_url="http://127.0.0.1:9")
+    with pytest.raises(Unavailable) as refused:
+        fetch("ultralytics:yolo11n.pt", tmp_path / "d", None, away)
+    assert "Without internet" in refused.value.hint
