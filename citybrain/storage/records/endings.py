@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from citybrain.core.errors import Conflict
+from citybrain.core.names import RETIRED
 from citybrain.core.schemas import Actor
 from citybrain.core.schemas.history import Caller, Retirement, VersionEnd
 from citybrain.storage.database import Database, bump, lock
@@ -21,8 +22,6 @@ from citybrain.storage.records.history import (
     withdrawn_reasons,
 )
 from citybrain.storage.tables import DeploymentRow, PromotionRow, RequestRow
-
-RETIRED = "retired"
 
 
 class Endings:

@@ -94,6 +94,11 @@ class History:
                     found.setdefault(row.algorithm, {})[row.alias] = row.version
         return found
 
+    def withdrawn(self, algorithm: str) -> dict[int, str]:
+        """The withdrawn versions of an algorithm, and why."""
+        with self._database.read() as session:
+            return withdrawn_reasons(session, algorithm)
+
     def moves(self, algorithm: str, alias: str = "") -> list[AliasMove]:
         """The history of an algorithm's aliases, newest first."""
         query = select(AliasMoveRow).where(AliasMoveRow.algorithm == algorithm)
