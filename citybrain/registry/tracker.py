@@ -60,6 +60,9 @@ def artifact_folder(client: Any, name: str, version: int) -> Path:
     uri = client.get_model_version_download_uri(name, str(version))
     if uri.startswith("models:/"):
         uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
+    if uri.startswith("runs:/"):
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        uri = f"{client.get_run(run_id).info.artifact_uri}/{path}"
     parsed = urlparse(uri)
     if parsed.scheme not in ("", "file"):
         raise VersionNotFound(
