@@ -45,6 +45,20 @@ class GrantMoveRow(Table):
     at: Mapped[datetime]
 
 
+class PromotionMoveRow(Table):
+    """A promotion that was asked for (`waiting`), `done` or `withdrawn`."""
+
+    __tablename__ = "promotion_moves"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    promotion_id: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
+    algorithm: Mapped[str]
+    alias: Mapped[str]
+    version: Mapped[int]
+    moved_by: Mapped[str]
+    at: Mapped[datetime]
+
+
 class RetirementRow(Table):
     """An algorithm (version 0) or a version was retired, or the retirement was undone."""
 

@@ -37,7 +37,7 @@ class City:
         name, actor = self.random.choice(ALGORITHMS), self.random.choice(self.actors)
         target = self.random.choice(("champion", "staging"))
         kinds = (self.register, self.move, self.deploy, self.see, self.undeploy, self.take_down)
-        kinds += (self.grant, self.revoke)
+        kinds += (self.grant, self.revoke, self.ask, self.decide)
         self.random.choice(kinds)(name, target, actor)
 
     def register(self, name, _, actor):
@@ -85,6 +85,17 @@ class City:
         if grants:
             self.people.revoke_grant(self.random.choice(grants).id, ADMIN)
 
+    def ask(self, name, target, actor):
+        if self.versions[name]:
+            self.history.ask(name, target, self.versions[name], "", actor)
+
+    def decide(self, name, _, actor):
+        waiting = self.history.promotions(name, "waiting")
+        if waiting and self.random.random() < 0.5:
+            self.history.withdraw(waiting[0].id, actor)
+        elif waiting:
+            self.history.approve(waiting[0].id, actor, self_allowed=True)
+
     def live(self, at):
         """What the live tables say, in the words of `told`."""
         aliases = {(n, a, v) for n, found in self.history.aliases().items()
@@ -96,7 +107,9 @@ class City:
         grants = {(g.id, g.department, g.algorithm, g.purpose, g.until, g.granted_by)
                   for g in self.people.grants()
                   if not g.revoked_at and (g.until is None or g.until > at)}  # fmt: skip
-        return aliases, wanted, served, grants
+        waiting = {(p.id, p.alias, p.algorithm, p.version, p.asked_by, p.at)
+                   for p in self.history.promotions(state="waiting")}  # fmt: skip
+        return aliases, wanted, served, grants, waiting
 
 
 def told(then, algorithm=""):
@@ -106,7 +119,8 @@ def told(then, algorithm=""):
     served = {(d.algorithm, d.target, d.version, d.app) for d in then.deployments if d.version}
     grants = {(g.id, g.department, g.algorithm, g.purpose, g.until, g.moved_by)
               for g in then.grants}  # fmt: skip
-    return aliases, wanted, served, grants
+    waiting = {(p.id, p.alias, p.algorithm, p.version, p.moved_by, p.at) for p in then.waiting}
+    return aliases, wanted, served, grants, waiting
 
 
 def test_the_history_answers_as_the_live_tables_did_at_each_of_200_moments(database):
@@ -118,14 +132,14 @@ def test_the_history_answers_as_the_live_tables_did_at_each_of_200_moments(datab
         snapshots.append((at, city.live(at)))
     for at, live in snapshots:
         assert told(past.as_of(at)) == live, at
-    sizes = [max(len(live[part]) for _, live in snapshots) for part in range(4)]
-    assert min(sizes) >= 3, "the acts did not reach every table"
+    sizes = [max(len(live[part]) for _, live in snapshots) for part in range(5)]
+    assert min(sizes) >= 2, "the acts did not reach every table"
     expired = [g for g in city.people.grants() if g.until and not g.revoked_at and g.until < now()]
     assert expired, "no grant ended by itself"
     at, live = snapshots[150]
     one = past.as_of(at, "flow")
     assert told(one) == tuple(
-        {row for row in part if row[2 if part is live[3] else 0] == "flow"} for part in live
+        {row for row in part if row[2 if part in live[3:] else 0] == "flow"} for part in live
     )
 
 
@@ -138,7 +152,15 @@ def test_as_of_before_everything_is_empty(database):
 
 
 @pytest.mark.parametrize(
-    "table", ["alias_moves", "deployment_moves", "grant_moves", "retirements", "version_ends"]
+    "table",
+    [
+        "alias_moves",
+        "deployment_moves",
+        "grant_moves",
+        "promotion_moves",
+        "retirements",
+        "version_ends",
+    ],
 )
 def test_nobody_rewrites_the_history(database, table):
     city, endings = City(database, seed=1), Endings(database)
@@ -146,6 +168,7 @@ def test_nobody_rewrites_the_history(database, table):
     city.register("flow", "", ADMIN)
     city.deploy("flow", "champion", ADMIN)
     city.grant("flow", "", ADMIN)
+    city.history.ask("flow", "staging", 2, "", ADMIN)
     endings.retire("flow", 2, now() + timedelta(days=1), "", ADMIN)
     endings.withdraw("flow", 1, "d", "a mistake", ADMIN)
     acts = [f"UPDATE {table} SET moved_by = 'nobody'", f"DELETE FROM {table}"]
@@ -176,6 +199,10 @@ def test_a_database_from_before_keeps_what_it_still_knew(tmp_path):
             "'2026-01-01 00:00:00.000000',NULL,NULL)",
             "INSERT INTO grants VALUES ('g2','health','flow','planning','k1',"
             "'2026-01-01 00:00:00.000000',NULL,'2026-02-01 00:00:00.000000')",
+            "INSERT INTO promotions VALUES ('p1','flow','champion',3,'e','waiting','k1','',"
+            "'2026-01-03 00:00:00.000000',NULL)",
+            "INSERT INTO promotions VALUES ('p2','flow','champion',2,'e','done','k1','k2',"
+            "'2026-01-03 00:00:00.000000','2026-01-04 00:00:00.000000')",
             "INSERT INTO deployments VALUES ('flow','champion',2,'k1','2026-01-02 00:00:00.000000',"
             "'starting','',4,'{\"app\": \"flow.champion.v3\", \"version\": 3}')",
         ):
@@ -183,6 +210,7 @@ def test_a_database_from_before_keeps_what_it_still_knew(tmp_path):
     database.migrate()
     then = Past(database).as_of(now())
     assert [(g.id, g.moved_by) for g in then.grants] == [("g1", "k1")]
+    assert [(p.id, p.moved_by) for p in then.waiting] == [("p1", "k1")]
     assert [(d.version, d.app, d.replicas) for d in then.deployments] == [
         (3, "flow.champion.v3", 2)
     ]

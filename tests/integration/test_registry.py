@@ -553,6 +553,16 @@ def test_the_page_shows_card_graph_notice_and_who_is_affected(used, tmp_path):
     assert "敏感级别" in file.text
 
 
+def test_the_page_of_an_algorithm_whose_only_version_is_withdrawn_still_shows(world, tmp_path):
+    world.register(tmp_path)
+    world.owner.withdraw_version("flow", 1, "a mistake")
+    page = world.admin._http.get("/algorithms/flow", headers={"accept-language": "en"})
+    assert page.status_code == 200
+    assert "Withdrawn: a mistake" in page.text
+    with pytest.raises(VersionNotFound, match="no version that can be used"):
+        world.admin.card("flow")
+
+
 # Commands
 
 

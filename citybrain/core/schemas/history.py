@@ -46,13 +46,25 @@ class GrantThen(Known):
     at: datetime
 
 
+class PromotionThen(Known):
+    """A promotion that waited for its approval."""
+
+    id: str
+    algorithm: str
+    alias: str
+    version: int
+    moved_by: str
+    at: datetime
+
+
 class AsOf(Known):
-    """Aliases, deployments and grants as they were at a moment."""
+    """Aliases, deployments, grants and waiting promotions as they were at a moment."""
 
     at: datetime
     aliases: list[AliasThen]
     deployments: list[DeploymentThen]
     grants: list[GrantThen]
+    waiting: list[PromotionThen] = Field(default_factory=list)
 
 
 class NewRetirement(Said):

@@ -133,6 +133,12 @@ def as_of(
           f"{g.at:%Y-%m-%d %H:%M:%S}"] for g in found.grants],
         empty="No grant was in force.",
     )  # fmt: skip
+    show_table(
+        "Waiting promotions", ["id", "algorithm", "alias", "version", "asked by", "since"],
+        [[p.id, p.algorithm, p.alias, p.version, p.moved_by, f"{p.at:%Y-%m-%d %H:%M:%S}"]
+         for p in found.waiting],
+        empty="No promotion waited.",
+    )  # fmt: skip
 
 
 def card(

@@ -21,6 +21,7 @@ from citybrain.storage.records.history import (
     refuse_withdrawn,
     withdrawn_reasons,
 )
+from citybrain.storage.records.past import note_promotion
 from citybrain.storage.tables import DeploymentRow, PromotionRow, RequestRow
 
 
@@ -135,8 +136,10 @@ class Endings:
                 PromotionRow.state == "waiting",
             )  # fmt: skip
             for promotion in session.scalars(waiting):
+                moment = now()
                 promotion.state, promotion.decided_by = "withdrawn", actor.key
-                promotion.decided_at = now()
+                promotion.decided_at = moment
+                note_promotion(session, promotion, actor.key, moment)
             return _end(session, algorithm, version, "withdrawn", digest, reason, actor)
 
     def delete(self, algorithm: str, version: int, digest: str, actor: Actor) -> VersionEnd:

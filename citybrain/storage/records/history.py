@@ -14,6 +14,7 @@ from citybrain.storage.database import Database, bump, lock
 from citybrain.storage.history_tables import VersionEndRow
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import note
+from citybrain.storage.records.past import note_promotion
 from citybrain.storage.tables import AlgorithmRow, AliasMoveRow, PromotionRow
 
 
@@ -140,6 +141,7 @@ class History:
                 at=now(), decided_at=None,
             )  # fmt: skip
             session.add(row)
+            note_promotion(session, row, actor.key, row.at)
             note(session, actor, "promotion.ask", f"{algorithm}@{alias}", version=version,
                  evaluation=evaluation, promotion=row.id, source=source)  # fmt: skip
             return Promotion.model_validate(row, from_attributes=True)
@@ -171,7 +173,9 @@ class History:
                     reason,
                     actor,
                 )
-                row.state, row.decided_by, row.decided_at = "done", actor.key, now()
+                moment = now()
+                row.state, row.decided_by, row.decided_at = "done", actor.key, moment
+                note_promotion(session, row, actor.key, moment)
                 note(session, actor, "promotion.approve", row.id, self_approved=own)
                 return Promotion.model_validate(row, from_attributes=True)
         except IntegrityError as error:
@@ -185,7 +189,9 @@ class History:
                 raise RowNotFound(f"There is no promotion {promotion_id[:40]}.")
             if row.state != "waiting":
                 raise Conflict(f"Promotion {row.id} is {row.state} already.")
-            row.state, row.decided_by, row.decided_at = "withdrawn", actor.key, now()
+            moment = now()
+            row.state, row.decided_by, row.decided_at = "withdrawn", actor.key, moment
+            note_promotion(session, row, actor.key, moment)
             note(session, actor, "promotion.withdraw", row.id)
             return Promotion.model_validate(row, from_attributes=True)
 

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from citybrain.core.schemas.history import AliasThen, AsOf, DeploymentThen, GrantThen
+from citybrain.core.schemas.history import AliasThen, AsOf, DeploymentThen, GrantThen, PromotionThen
 from citybrain.storage.database import Database
-from citybrain.storage.history_tables import DeploymentMoveRow, GrantMoveRow
-from citybrain.storage.tables import AliasMoveRow, DeploymentRow, GrantRow
+from citybrain.storage.history_tables import DeploymentMoveRow, GrantMoveRow, PromotionMoveRow
+from citybrain.storage.tables import AliasMoveRow, DeploymentRow, GrantRow, PromotionRow
 
 RECONCILER = "reconciler"
 
@@ -49,6 +49,16 @@ def note_grant(session: Session, row: GrantRow, kind: str, by: str, at: datetime
     )  # fmt: skip
 
 
+def note_promotion(session: Session, row: PromotionRow, by: str, at: datetime) -> None:
+    """Write down that a promotion came into its present state."""
+    session.add(
+        PromotionMoveRow(
+            promotion_id=row.id, kind=row.state, algorithm=row.algorithm, alias=row.alias,
+            version=row.version, moved_by=by, at=at,
+        )
+    )  # fmt: skip
+
+
 class Past:
     """Reads the history; nothing here writes."""
 
@@ -63,6 +73,7 @@ class Past:
                 aliases=_aliases(session, at, algorithm),
                 deployments=_deployments(session, at, algorithm),
                 grants=_grants(session, at, algorithm),
+                waiting=_waiting(session, at, algorithm),
             )
 
 
@@ -117,6 +128,21 @@ def _grants(session: Session, at: datetime, algorithm: str) -> list[GrantThen]:
         GrantThen(
             id=one.grant_id, department=one.department, algorithm=one.algorithm,
             purpose=one.purpose, until=one.until, moved_by=one.moved_by, at=one.at,
+        )
+        for one in session.scalars(query.order_by(row.id))
+    ]  # fmt: skip
+
+
+def _waiting(session: Session, at: datetime, algorithm: str) -> list[PromotionThen]:
+    row = PromotionMoveRow
+    ended = select(row.promotion_id).where(row.kind != "waiting", row.at <= at)
+    query = select(row).where(row.kind == "waiting", row.at <= at, row.promotion_id.not_in(ended))
+    if algorithm:
+        query = query.where(row.algorithm == algorithm)
+    return [
+        PromotionThen(
+            id=one.promotion_id, algorithm=one.algorithm, alias=one.alias, version=one.version,
+            moved_by=one.moved_by, at=one.at,
         )
         for one in session.scalars(query.order_by(row.id))
     ]  # fmt: skip

@@ -10,7 +10,10 @@ from citybrain.storage.moments import UtcDateTime
 revision = "0002_history"
 down_revision = "0001"
 
-APPEND_ONLY = ("alias_moves", "deployment_moves", "grant_moves", "retirements", "version_ends")
+APPEND_ONLY = (
+    "alias_moves", "deployment_moves", "grant_moves", "promotion_moves", "retirements",
+    "version_ends",
+)
 
 
 def _text(name: str, length: int = 255) -> sa.Column[Any]:
@@ -48,6 +51,13 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_grant_moves_grant_id"), "grant_moves", ["grant_id"])
     op.create_table(
+        "promotion_moves",
+        _id(), _text("promotion_id"), _text("kind"), _text("algorithm"), _text("alias"),
+        _number("version"), _text("moved_by"), _moment("at"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_promotion_moves")),
+    )
+    op.create_index(op.f("ix_promotion_moves_promotion_id"), "promotion_moves", ["promotion_id"])
+    op.create_table(
         "retirements",
         _id(), _text("algorithm"), _number("version"), _text("kind"),
         _moment("sunset", nullable=True), _text("replacement"), _text("moved_by"), _moment("at"),
@@ -80,6 +90,16 @@ def _fill() -> None:
         "INSERT INTO grant_moves (grant_id, kind, department, algorithm, purpose, until, moved_by, at)"
         " SELECT id, 'revoked', department, algorithm, purpose, until, '', revoked_at"
         " FROM grants WHERE revoked_at IS NOT NULL ORDER BY revoked_at"
+    )
+    columns = "(promotion_id, kind, algorithm, alias, version, moved_by, at)"
+    op.execute(
+        f"INSERT INTO promotion_moves {columns}"
+        " SELECT id, 'waiting', algorithm, alias, version, asked_by, at FROM promotions ORDER BY at"
+    )
+    op.execute(
+        f"INSERT INTO promotion_moves {columns}"
+        " SELECT id, state, algorithm, alias, version, decided_by, decided_at"
+        " FROM promotions WHERE decided_at IS NOT NULL ORDER BY decided_at"
     )
     columns = "(algorithm, target, kind, version, replicas, app, moved_by, at)"
     op.execute(
