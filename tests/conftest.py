@@ -1,11 +1,17 @@
 """What all tests share: a clean environment, and one platform for those that do not harm it."""
 
 import os
+import uuid
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 from support import install_starter, running_platform
 
+from citybrain.storage.database import Database
+
 KEPT = ("CITYBRAIN_TEST_DATA", "CITYBRAIN_TEST_POSTGRES")
+POSTGRES = os.environ.get("CITYBRAIN_TEST_POSTGRES", "")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,3 +27,26 @@ def platform(tmp_path_factory):
     with running_platform(tmp_path_factory.mktemp("home")) as found:
         install_starter(found)
         yield found
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    if request.param == "sqlite":
+        found = Database.at(tmp_path / "platform.db")
+        found.migrate()
+        yield found
+        found.close()
+        return
+    if not POSTGRES:
+        pytest.skip("CITYBRAIN_TEST_POSTGRES names no server")
+    name = f"citybrain_{uuid.uuid4().hex[:12]}"
+    admin = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    found = Database(make_url(POSTGRES).set(database=name).render_as_string(hide_password=False))
+    found.migrate()
+    yield found
+    found.close()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()

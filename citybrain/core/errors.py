@@ -5,7 +5,8 @@ CityBrainError
 ├─ NotSignedIn       MissingKey, BadKey
 ├─ Refused           NotGranted, NotAllowed, GateNotPassed, ApprovalNeeded, PurposeMissing
 ├─ NotFound          AlgorithmNotFound, VersionNotFound, ScenarioNotFound, PluginNotFound, RowNotFound
-├─ Conflict          NameTaken, AliasMoved, DigestMismatch
+├─ Retired
+├─ Conflict          NameTaken, AliasMoved, DigestMismatch, VersionWithdrawn
 └─ Unavailable       NotDeployed, NotReady, Overloaded, PlatformDown, MissingLibrary, ModelFailed
 
 Every error has a stable `code`, a sentence and, where there is one, the next step as `hint`.
@@ -133,6 +134,10 @@ class RowNotFound(NotFound):
     """No department, key, grant, job or the like has this id."""
 
 
+class Retired(CityBrainError):
+    """The sunset date of this algorithm or version has passed."""
+
+
 class Conflict(CityBrainError):
     """The state is not what the caller believed."""
 
@@ -147,6 +152,10 @@ class AliasMoved(Conflict):
 
 class DigestMismatch(Conflict):
     """A file is not the one that was registered."""
+
+
+class VersionWithdrawn(Conflict):
+    """The version was withdrawn: it may be neither promoted nor deployed."""
 
 
 class Unavailable(CityBrainError):

@@ -9,6 +9,8 @@ from pydantic import StringConstraints
 
 from citybrain.core.errors import InvalidInput
 
+RETIRED = "retired"
+"""The alias of a retired version; only `retire` moves it."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 Name = Annotated[
@@ -40,6 +42,23 @@ def check_name(name: str, what: str = "name") -> str:
             hint="Use 2 to 63 lower-case letters, digits and single hyphens, a letter first.",
         )
     return name
+
+
+def check_alias(alias: str) -> str:
+    """Return an alias that a promotion may set: `champion`, `staging`, or any name but a few."""
+    if alias.isascii() and alias.isdigit():
+        raise InvalidInput(
+            f"{alias} is a version number, not an alias.", hint="Choose a name: staging, city."
+        )
+    if alias == "latest" or re.fullmatch(r"v[0-9]+", alias):
+        raise InvalidInput(
+            f"{alias!r} is reserved by MLflow.", hint="Choose another name: staging, city."
+        )
+    if alias == RETIRED:
+        raise InvalidInput(
+            "The alias 'retired' marks what was retired.", hint="Use: citybrain retire NAME@version"
+        )
+    return check_name(alias, "alias")
 
 
 def parse_ref(text: str) -> Ref:

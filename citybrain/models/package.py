@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from citybrain.core.errors import BadPackage, DigestMismatch
+from citybrain.core.levels import Level
 from citybrain.core.names import Name
 from citybrain.models.yaml_file import read_yaml
 
@@ -73,6 +74,15 @@ class Manifest(Strict):
     max_batch: int = Field(default=64, ge=1, le=4096, description="Rows in one model call.")
     options: dict[str, Any] = Field(default_factory=dict, description="What the task asks for.")
     lineage: Lineage = Lineage()
+    level: Level = Field(default=Level.INTERNAL, description="How sensitive its data are.")
+    purposes: list[Name] = Field(
+        default_factory=list, max_length=20, description="What it was made for; empty: anything."
+    )
+    limits: list[Annotated[str, Field(min_length=1, max_length=500)]] = Field(
+        default_factory=list, max_length=20, description="Where it should not be used."
+    )
+    training_data: str = Field(default="", max_length=2000)
+    contact: str = Field(default="", max_length=200)
 
     @field_validator("weights")
     @classmethod

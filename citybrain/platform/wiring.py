@@ -11,16 +11,21 @@ from citybrain.core.schemas.people import PLATFORM
 from citybrain.core.settings import Settings
 from citybrain.feature_store.store import FeatureStore
 from citybrain.platform.evaluations import EvaluationDesk
+from citybrain.registry.cards import Cards
 from citybrain.registry.catalogue import Catalogue
+from citybrain.registry.endings import Undertaker
 from citybrain.registry.intake import Intake
 from citybrain.registry.lifecycle import Lifecycle
+from citybrain.registry.lineage import LineageMap
 from citybrain.registry.projection import Projection
 from citybrain.serving.cluster import ServeCluster
 from citybrain.serving.reconciler import Reconciler
 from citybrain.storage.database import Database
 from citybrain.storage.records.deployments import Deployments
+from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.evaluations import Evaluations
 from citybrain.storage.records.history import History
+from citybrain.storage.records.past import Past
 from citybrain.storage.records.people import People
 from citybrain.storage.records.usage import Usage
 
@@ -46,6 +51,8 @@ class Truths:
     deployments: Deployments
     evaluations: Evaluations
     usage: Usage
+    past: Past
+    endings: Endings
     pepper: bytes
 
 
@@ -58,6 +65,7 @@ def open_truths(settings: Settings) -> Truths:
         home=home, settings=settings, database=database, people=People(database),
         history=History(database), deployments=Deployments(database),
         evaluations=Evaluations(database), usage=Usage(database, settings.zone),
+        past=Past(database), endings=Endings(database),
         pepper=home.secret(home.pepper),
     )  # fmt: skip
     _first_start(truths)
@@ -93,6 +101,9 @@ class ControlPlane:
     intake: Intake
     projection: Projection
     lifecycle: Lifecycle
+    undertaker: Undertaker
+    lineage: LineageMap
+    cards: Cards
     features: FeatureStore
     evaluation: EvaluationDesk
     reconciler: Reconciler
@@ -105,13 +116,18 @@ def build(settings: Settings) -> ControlPlane:
     catalogue = Catalogue(truths.home, truths.history, approval=approval)
     intake = Intake(catalogue, truths.home, settings.intake)
     projection = Projection(catalogue, truths.history, truths.home, intake)
-    lifecycle = Lifecycle(catalogue, projection, truths.history, truths.evaluations)
+    lifecycle = Lifecycle(catalogue, projection, truths.history, truths.evaluations, truths.endings)
     return ControlPlane(
         truths=truths,
         catalogue=catalogue,
         intake=intake,
         projection=projection,
         lifecycle=lifecycle,
+        undertaker=Undertaker(catalogue, projection, truths.endings, truths.home, settings.zone),
+        lineage=LineageMap(
+            catalogue, truths.deployments, truths.people, truths.usage, settings.zone
+        ),
+        cards=Cards(catalogue, truths.evaluations, truths.endings),
         features=FeatureStore(truths.home.root),
         evaluation=EvaluationDesk(truths.evaluations, catalogue, truths.home),
         reconciler=Reconciler(

@@ -9,7 +9,7 @@ from typing import Any
 
 from citybrain.core.errors import BadPackage, CityBrainError
 from citybrain.core.home import Home
-from citybrain.core.names import check_name
+from citybrain.core.names import RETIRED, check_name
 from citybrain.core.schemas import Actor
 from citybrain.models.package import Package, folder_digest
 from citybrain.registry.catalogue import NOTED, PROBLEM, SOURCE, Catalogue
@@ -90,6 +90,8 @@ class Projection:
             last = int(model.tags.get(f"citybrain.alias.{alias}", 0))
             if version == wanted.get(alias) or version == last:
                 continue  # ours, perhaps not projected yet
+            if alias == RETIRED or version in self._history.withdrawn(name):
+                continue  # neither is plain MLflow's to set: it is put back below
             if alias == "champion":
                 if not any(
                     p.version == version and p.alias == alias

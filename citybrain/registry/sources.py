@@ -17,7 +17,7 @@ import httpx
 
 from citybrain.core.errors import BadPackage, InvalidInput, TooLarge, Unavailable
 from citybrain.core.settings import IntakeSettings
-from citybrain.core.shelf import needs
+from citybrain.registry.tracker import folder_at
 
 HF_FILES = re.compile(r"[\w.-]+\.(json|safetensors|txt|model)")
 """Of a model's folder on the hub: its top level, and nothing that could be a pickle or code."""
@@ -37,7 +37,7 @@ def fetch(
     work.mkdir(parents=True, exist_ok=True)
     scheme, _, rest = address.partition(":")
     if scheme in ("runs", "models"):
-        return _from_mlflow(address, work, client), {}
+        return folder_at(client, address), {}
     if scheme == "hf":
         return _from_hf(rest, work, settings)
     if scheme == "ultralytics":
@@ -58,21 +58,6 @@ def _checked(name: str, pattern: str, example: str) -> str:
     if not re.fullmatch(pattern, name):
         raise InvalidInput(f"{name[:80]!r} is not a name here.", hint=f"Like: {example}")
     return name
-
-
-def _from_mlflow(address: str, work: Path, client: Any) -> Path:
-    """A run's artifact, or a registered or logged model, of the platform's own MLflow."""
-    with needs():
-        from mlflow.artifacts import download_artifacts
-    try:
-        found = download_artifacts(
-            artifact_uri=address, dst_path=str(work / "mlflow"), tracking_uri=client.tracking_uri,
-            registry_uri=client.tracking_uri,
-        )  # fmt: skip
-    except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InvalidInput(f"MLflow has nothing at {address[:120]}: {reason}") from error
-    return Path(found)
 
 
 def _from_hf(name: str, work: Path, settings: IntakeSettings) -> tuple[Path, dict[str, Any]]:

@@ -56,28 +56,61 @@ def experiment(client: Any, folder: Path, name: str) -> str:
 
 
 def run_folder(client: Any, run_id: str, path: str) -> Path:
-    """Where a run of ours keeps its artifacts."""
-    try:
-        uri = client.get_run(run_id).info.artifact_uri
-    except Exception as error:
-        raise VersionNotFound("The run behind this version is gone.") from error
-    folder = Path(unquote(urlparse(uri).path)) / path
-    if not folder.is_dir():
-        raise VersionNotFound("The artifacts of this version are gone.")
-    return folder
+    """A folder of a run's artifacts."""
+    return folder_at(client, f"runs:/{run_id}/{path}")
 
 
 def artifact_folder(client: Any, name: str, version: int) -> Path:
     """The local folder that a model version was logged to."""
-    uri = client.get_model_version_download_uri(name, str(version))
-    if uri.startswith("models:/"):
-        uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
+    return folder_at(client, client.get_model_version_download_uri(name, str(version)))
+
+
+def folder_at(client: Any, address: str) -> Path:
+    """The local folder behind `runs:/ID/path`, `models:/name/3`, `models:/name@alias` or a path.
+
+    VersionNotFound when MLflow does not know it or its files are gone. Asks the given client only:
+    MLflow's own resolution would ask whatever server the process last heard of.
+    """
+    try:
+        uri = _resolve(client, address)
+    except VersionNotFound:
+        raise
+    except Exception as error:  # MLflow raises many kinds for what it does not have
+        reason = (str(error).splitlines() or [""])[0][:150]
+        raise VersionNotFound(f"MLflow has nothing at {address[:120]}: {reason}") from error
     parsed = urlparse(uri)
     if parsed.scheme not in ("", "file"):
         raise VersionNotFound(
-            f"{name}@{version} lies at {parsed.scheme}://, which this platform does not read yet."
+            f"{address[:120]} lies at {parsed.scheme}://, which this platform does not read yet."
         )
     folder = Path(unquote(parsed.path))
     if not folder.is_dir():
-        raise VersionNotFound(f"The artifacts of {name}@{version} are gone.")
+        raise VersionNotFound(f"The artifacts at {address[:120]} are gone.")
     return folder
+
+
+def _resolve(client: Any, address: str) -> str:
+    scheme, _, rest = address.partition(":/")
+    if scheme == "runs":
+        run_id, _, path = rest.partition("/")
+        if any(part in ("..", ".") for part in path.split("/")):
+            raise VersionNotFound(f"{address[:120]} is not a path inside a run.")
+        run = client.get_run(run_id)
+        uri = f"{run.info.artifact_uri}/{path}" if path else str(run.info.artifact_uri)
+        if Path(unquote(urlparse(uri).path)).is_dir():
+            return uri
+        # Since MLflow 3 `log_model` writes beside the run, under the name that it was given.
+        for model in client.search_logged_models([run.info.experiment_id]):
+            if model.source_run_id == run_id and model.name == path:
+                return str(model.artifact_location)
+        return uri
+    if scheme != "models":
+        return address
+    if "/" in rest:
+        name, _, version = rest.partition("/")
+        return _resolve(client, client.get_model_version_download_uri(name, version))
+    if "@" in rest:
+        name, _, alias = rest.partition("@")
+        version = client.get_model_version_by_alias(name, alias).version
+        return _resolve(client, client.get_model_version_download_uri(name, version))
+    return str(client.get_logged_model(rest).artifact_location)

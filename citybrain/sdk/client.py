@@ -5,39 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
-from pydantic import BaseModel
-
-from citybrain.core.errors import CityBrainError, PlatformDown, error_from
+from citybrain.core.errors import error_from
 from citybrain.core.schemas import (
     Algorithm,
     AlgorithmPage,
-    AliasMove,
-    AuditEntry,
-    Department,
     Deployment,
     Evaluation,
-    Grant,
-    IssuedKey,
-    Key,
-    NewDepartment,
     NewDeployment,
     NewEvaluation,
-    NewGrant,
-    NewKey,
-    NewPromotion,
     PlatformStatus,
-    Promotion,
     ScenarioInfo,
-    UsageLine,
     Version,
 )
+from citybrain.sdk.departments import DepartmentCalls
+from citybrain.sdk.lifecycle import LifecycleCalls
 from citybrain.sdk.upload import form_of
 
-Schema = TypeVar("Schema", bound=BaseModel)
 Watch = Callable[[float, str], None]
 ADMISSION_SECONDS = 700.0
 
@@ -46,57 +31,12 @@ def _unwatched(_: float, __: str) -> None:
     return
 
 
-class CityBrain:
+class CityBrain(LifecycleCalls, DepartmentCalls):
     """Every route of the platform as a method; use it as a context manager or `close` it.
 
     >>> with CityBrain("http://127.0.0.1:8080", key) as city:      # doctest: +SKIP
     ...     city.predict("hotline-router", [{"text": "路灯坏了"}])
     """
-
-    def __init__(self, url: str, key: str, *, timeout: float = 60.0) -> None:
-        self.url = url.rstrip("/")
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=timeout, trust_env=False
-        )
-
-    def __enter__(self) -> CityBrain:
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def call(self, method: str, path: str, **options: Any) -> Any:
-        """One request; its JSON, or the error that it stands for."""
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise PlatformDown(
-                f"No platform answers at {self.url} ({type(error).__name__}).",
-                hint="Start one with: citybrain up --detach",
-            ) from error
-        try:
-            body = response.json() if response.content else None
-        except ValueError:
-            body = None
-        if response.is_success:
-            return body
-        if isinstance(body, dict) and "code" in body:
-            raise error_from(body["code"], body.get("detail", ""), body.get("hint", ""))
-        raise CityBrainError(f"{method} {path} was answered with {response.status_code}.")
-
-    def _one(self, schema: type[Schema], method: str, path: str, **options: Any) -> Schema:
-        return schema.model_validate(self.call(method, path, **options))
-
-    def _many(self, schema: type[Schema], path: str, **params: Any) -> list[Schema]:
-        found = self.call("GET", path, params={k: v for k, v in params.items() if v})
-        return [schema.model_validate(item) for item in found]
 
     # What departments call
 
@@ -155,36 +95,6 @@ class CityBrain:
         """What admission saw of a version: kind, conversion, parity, speed, scan."""
         return dict(self.call("GET", f"/api/v1/algorithms/{name}/versions/{version}/admission"))
 
-    def promote(self, name: str, version: int | None = None, alias: str = "champion") -> Promotion:
-        """Ask for a version behind an alias."""
-        body = NewPromotion(version=version, alias=alias).model_dump()
-        return self._one(Promotion, "POST", f"/api/v1/algorithms/{name}/promotions", json=body)
-
-    def approve(self, promotion_id: str) -> Promotion:
-        """Approve somebody's promotion."""
-        return self._one(Promotion, "POST", f"/api/v1/promotions/{promotion_id}/approve")
-
-    def withdraw(self, promotion_id: str) -> Promotion:
-        """Take a waiting promotion back."""
-        return self._one(Promotion, "POST", f"/api/v1/promotions/{promotion_id}/withdraw")
-
-    def promotions(self, state: str = "") -> list[Promotion]:
-        """Promotions, newest first."""
-        return self._many(Promotion, "/api/v1/promotions", state=state)
-
-    def roll_back(self, name: str, alias: str = "champion") -> AliasMove:
-        """Point an alias to the version before."""
-        path = f"/api/v1/algorithms/{name}/rollback"
-        return self._one(AliasMove, "POST", path, params={"alias": alias})
-
-    def alias_history(self, name: str) -> list[AliasMove]:
-        """Who moved which alias when."""
-        return self._many(AliasMove, f"/api/v1/algorithms/{name}/aliases")
-
-    def set_approval(self, name: str, rule: str) -> Algorithm:
-        """`self` or `four-eyes`."""
-        return self._one(Algorithm, "PUT", f"/api/v1/algorithms/{name}/approval/{rule}")
-
     # Scenarios and evaluations
 
     def scenarios(self) -> list[ScenarioInfo]:
@@ -241,60 +151,3 @@ class CityBrain:
         path = f"/api/v1/deployments/{name}/{target}/log"
         found: dict[str, Any] = self.call("GET", path, params={"lines": lines})
         return found
-
-    # Departments
-
-    def departments(self) -> list[Department]:
-        """All departments."""
-        return self._many(Department, "/api/v1/departments")
-
-    def add_department(self, name: str, title_zh: str = "", title_en: str = "") -> Department:
-        """Add a department."""
-        new = NewDepartment(name=name, title_zh=title_zh, title_en=title_en)
-        return self._one(Department, "POST", "/api/v1/departments", json=new.model_dump())
-
-    def keys(self) -> list[Key]:
-        """Keys, without secrets."""
-        return self._many(Key, "/api/v1/keys")
-
-    def add_key(self, new: NewKey) -> IssuedKey:
-        """Issue a key; keep its secret, it is shown once."""
-        return self._one(IssuedKey, "POST", "/api/v1/keys", json=new.model_dump(mode="json"))
-
-    def revoke_key(self, key_id: str) -> Key:
-        """Revoke a key."""
-        return self._one(Key, "DELETE", f"/api/v1/keys/{key_id}")
-
-    def grants(self) -> list[Grant]:
-        """Grants."""
-        return self._many(Grant, "/api/v1/grants")
-
-    def add_grant(self, new: NewGrant) -> Grant:
-        """Let a department call an algorithm."""
-        return self._one(Grant, "POST", "/api/v1/grants", json=new.model_dump(mode="json"))
-
-    def revoke_grant(self, grant_id: str) -> Grant:
-        """End a grant."""
-        return self._one(Grant, "DELETE", f"/api/v1/grants/{grant_id}")
-
-    def usage(self, since: str = "") -> list[UsageLine]:
-        """Usage by day."""
-        return self._many(UsageLine, "/api/v1/usage", since=since)
-
-    def audit(self, limit: int = 200) -> list[AuditEntry]:
-        """The audit trail, newest first."""
-        return self._many(AuditEntry, "/api/v1/audit", limit=limit)
-
-    # Features
-
-    def push_features(self, rows: list[dict[str, Any]]) -> int:
-        """Write sensor histories: `sensor`, `values`, `last_time` (ISO 8601 with a zone)."""
-        found: dict[str, int] = self.call("POST", "/v1/features/push", json={"rows": rows})
-        return found["rows"]
-
-    def online_features(self, service: str, entities: list[str]) -> list[dict[str, Any] | None]:
-        """Read what an algorithm would get for these entities."""
-        body = {"service": service, "entities": entities}
-        found: dict[str, Any] = self.call("POST", "/v1/features/online", json=body)
-        rows: list[dict[str, Any] | None] = found["rows"]
-        return rows

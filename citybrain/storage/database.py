@@ -71,6 +71,12 @@ class Database:
         self.engine.dispose()
 
 
+def lock(session: Session, name: str) -> None:
+    """One writer at a time about this name until the transaction ends (SQLite has one anyway)."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": name})
+
+
 def bump(session: Session) -> None:
     """Tell the gateways to look again."""
     session.execute(text("UPDATE revisions SET number = number + 1 WHERE id = 1"))

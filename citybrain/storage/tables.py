@@ -109,6 +109,7 @@ class PromotionRow(Table):
     alias: Mapped[str]
     version: Mapped[int]
     evaluation: Mapped[str]
+    source: Mapped[str] = mapped_column(server_default="")
     state: Mapped[str]
     asked_by: Mapped[str]
     decided_by: Mapped[str]

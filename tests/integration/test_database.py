@@ -2,16 +2,12 @@
 
 import os
 import threading
-import uuid
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
 
 from citybrain.core.errors import AliasMoved, Conflict, NameTaken, NotAllowed, RowNotFound
 from citybrain.core.schemas import Actor, NewDepartment, NewGrant, NewKey
-from citybrain.storage.database import Database
 from citybrain.storage.journal import Admitted, JournalWriter, Settled
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import entries
@@ -24,30 +20,6 @@ from citybrain.storage.tables import Table
 
 ADMIN = Actor(key="k1", department="platform", role="admin")
 OTHER = Actor(key="k2", department="platform", role="admin")
-POSTGRES = os.environ.get("CITYBRAIN_TEST_POSTGRES", "")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
-    if request.param == "sqlite":
-        found = Database.at(tmp_path / "platform.db")
-        found.migrate()
-        yield found
-        found.close()
-        return
-    if not POSTGRES:
-        pytest.skip("CITYBRAIN_TEST_POSTGRES names no server")
-    name = f"citybrain_{uuid.uuid4().hex[:12]}"
-    admin = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    found = Database(make_url(POSTGRES).set(database=name).render_as_string(hide_password=False))
-    found.migrate()
-    yield found
-    found.close()
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 def test_migrations_make_the_tables_that_the_code_declares(database):

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from datetime import timedelta
 
 import httpx
 import numpy as np
@@ -20,6 +21,7 @@ from citybrain.core.errors import (
 )
 from citybrain.core.schemas import NewGrant, NewKey
 from citybrain.models.package import MANIFEST
+from citybrain.storage.moments import now
 
 pytestmark = pytest.mark.platform
 ROW = {"features": {}}
@@ -182,6 +184,40 @@ def test_four_eyes_means_two_keys(platform):
         first.set_approval("crowd-level", "self")
         acts = [entry.action for entry in first.audit()]
         assert {"promotion.ask", "promotion.approve", "alias.move", "algorithm.approval"} <= {*acts}
+
+
+def test_a_retirement_reaches_callers_through_http_and_grpc_and_can_be_undone(platform, example):
+    import grpc
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    url = f"{platform.url}/v1/algorithms/crowd-level/predict"
+    headers = {"authorization": f"Bearer {platform.key}"}
+
+    def call():
+        return httpx.post(url, json={"inputs": example}, headers=headers)
+
+    with platform.client() as city:
+        assert "sunset" not in call().headers
+        city.retire("crowd-level", "2099-01-31", version=1)
+        wait_for(lambda: "sunset" in call().headers, 10)
+        answer = call()
+        assert answer.status_code == 200
+        assert answer.headers["deprecation"].startswith("@")
+        assert answer.headers["sunset"] == "Sat, 31 Jan 2099 16:00:00 GMT"
+        channel = grpc.insecure_channel(platform.grpc)
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        _, rpc = stub.ModelMetadata.with_call(
+            service_pb2.ModelMetadataRequest(name="crowd-level"), metadata=tuple(headers.items())
+        )
+        assert dict(rpc.trailing_metadata())["sunset"] == answer.headers["sunset"]
+        channel.close()
+        city.undo_retirement("crowd-level", 1)
+        wait_for(lambda: "sunset" not in call().headers, 10)
+        city.retire("crowd-level", f"{now() + timedelta(seconds=2):%Y-%m-%dT%H:%M:%S%z}")
+        refused = wait_for(lambda: (found := call()).status_code == 410 and found, 15)
+        assert refused.json()["code"] == "retired"
+        city.undo_retirement("crowd-level")
+        wait_for(lambda: call().status_code == 200, 10)
 
 
 def test_a_changed_file_never_starts(platform, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from citybrain.core.errors import BadPackage, InvalidInput, Unavailable
+from citybrain.core.errors import BadPackage, InvalidInput, Unavailable, VersionNotFound
 from citybrain.core.settings import IntakeSettings
 from citybrain.models.predictor import Predictor
 from citybrain.registry.admission.admit import admit
@@ -269,8 +269,25 @@ def test_an_mlflow_pyfunc_that_carries_code_is_refused(logged, tmp_path):
 
 
 def test_an_address_that_mlflow_does_not_know(logged, tmp_path):
-    with pytest.raises(InvalidInput, match="MLflow has nothing"):
-        fetch("runs:/0123456789abcdef/model", tmp_path, logged[0], IntakeSettings())
+    for wrong in ["runs:/0123456789abcdef/model", "models:/no-such/3", "models:/no-such@champion"]:
+        with pytest.raises(VersionNotFound, match="MLflow has nothing"):
+            fetch(wrong, tmp_path, logged[0], IntakeSettings())
+
+
+@pytest.mark.parametrize("path", ["..", "../..", "model/../../.."])
+def test_an_address_stays_inside_its_run(logged, tmp_path, path):
+    client, _ = logged
+    (run,) = client.search_runs([client.get_experiment_by_name("sources").experiment_id])
+    with pytest.raises(VersionNotFound, match="inside a run"):
+        fetch(f"runs:/{run.info.run_id}/{path}", tmp_path, client, IntakeSettings())
+
+
+def test_a_run_finds_the_model_that_it_logged(logged, tmp_path):
+    client, _ = logged
+    (run,) = client.search_runs([client.get_experiment_by_name("sources").experiment_id])
+    address = f"runs:/{run.info.run_id}/sklearn"
+    found, _ = fetch(address, tmp_path, client, IntakeSettings())
+    assert (found / "MLmodel").is_file()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -8,6 +8,15 @@ from citybrain.core.schemas.algorithms import (
     Promotion,
     Version,
 )
+from citybrain.core.schemas.cards import Card, LineageEdge, LineageGraph, LineageNode
+from citybrain.core.schemas.history import (
+    AsOf,
+    Caller,
+    NewRetirement,
+    Retirement,
+    VersionEnd,
+    Withdrawal,
+)
 from citybrain.core.schemas.people import (
     Actor,
     AuditEntry,
@@ -32,8 +41,38 @@ from citybrain.core.schemas.running import (
 )
 
 __all__ = [
-    "Actor", "Algorithm", "AlgorithmPage", "AliasMove", "AuditEntry", "Department", "Deployment",
-    "Evaluation", "Grant", "IssuedKey", "Key", "NewDepartment", "NewDeployment", "NewEvaluation",
-    "NewGrant", "NewKey", "NewPromotion", "PlatformStatus", "Promotion", "Role", "ScenarioInfo",
-    "UsageLine", "UsageMinute", "Version",
+    "Actor",
+    "Algorithm",
+    "AlgorithmPage",
+    "AliasMove",
+    "AsOf",
+    "AuditEntry",
+    "Caller",
+    "Card",
+    "Department",
+    "Deployment",
+    "Evaluation",
+    "Grant",
+    "IssuedKey",
+    "Key",
+    "LineageEdge",
+    "LineageGraph",
+    "LineageNode",
+    "NewDepartment",
+    "NewDeployment",
+    "NewEvaluation",
+    "NewGrant",
+    "NewKey",
+    "NewPromotion",
+    "NewRetirement",
+    "PlatformStatus",
+    "Promotion",
+    "Retirement",
+    "Role",
+    "ScenarioInfo",
+    "UsageLine",
+    "UsageMinute",
+    "Version",
+    "VersionEnd",
+    "Withdrawal",
 ]  # fmt: skip

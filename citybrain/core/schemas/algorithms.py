@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from citybrain.core.names import Name
+from citybrain.core.schemas.history import Retirement, VersionEnd
 from citybrain.core.schemas.people import Known, Said
 
 
@@ -51,6 +51,9 @@ class AlgorithmPage(Known):
     manifest: dict[str, Any]
     signature: dict[str, Any]
     example: dict[str, Any]
+    retirements: list[Retirement] = Field(default_factory=list)
+    ends: list[VersionEnd] = Field(default_factory=list)
+    """Versions that were withdrawn or deleted."""
 
 
 class AliasMove(Known):
@@ -69,7 +72,10 @@ class NewPromotion(Said):
     """A version that should stand behind an alias."""
 
     version: int | None = Field(default=None, ge=1, description="Nothing: the challenger.")
-    alias: Name = "champion"
+    alias: str = Field(default="champion", max_length=63)
+    source: str = Field(
+        default="", max_length=63, description="An alias to copy the version from, instead."
+    )
 
 
 class Promotion(Known):
@@ -80,6 +86,7 @@ class Promotion(Known):
     alias: str
     version: int
     evaluation: str
+    source: str = ""
     state: Literal["waiting", "done", "withdrawn"]
     asked_by: str
     decided_by: str

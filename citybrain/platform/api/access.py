@@ -50,6 +50,13 @@ def actor_of(key: Annotated[Key, Depends(key_of)]) -> Actor:
     return Actor(key=key.id, department=key.department, role=key.role)
 
 
+def check_owner(plane: ControlPlane, name: str, actor: Actor) -> None:
+    """Refuse who is neither an admin nor of the department that owns the algorithm."""
+    owner = plane.catalogue.algorithm(name).owner
+    if actor.role != "admin" and actor.department != owner:
+        raise NotAllowed(f"{name} belongs to {owner}, not to {actor.department}.")
+
+
 Plane = Annotated[ControlPlane, Depends(plane)]
 AnyRole = Annotated[Actor, Depends(actor_of)]
 

@@ -12,7 +12,6 @@ from fastapi import APIRouter, File, Form, UploadFile
 from citybrain.core.errors import BadPackage, InvalidInput, NotAllowed, TooLarge
 from citybrain.core.names import Ref
 from citybrain.core.schemas import (
-    Actor,
     Algorithm,
     AlgorithmPage,
     AliasMove,
@@ -27,8 +26,7 @@ from citybrain.evaluation.gate import rule_text
 from citybrain.evaluation.scenario import Scenario, find_scenario, scenarios
 from citybrain.models.package import MANIFEST, MAX_FILES, check_relative
 from citybrain.models.task import open_task
-from citybrain.platform.api.access import AnyRole, Developer, Plane
-from citybrain.platform.wiring import ControlPlane
+from citybrain.platform.api.access import AnyRole, Developer, Plane, check_owner
 from citybrain.registry.sources import is_address
 from citybrain.serving.gateway.asgi import describe
 
@@ -51,11 +49,14 @@ def get_algorithm(name: str, plane: Plane, actor: AnyRole) -> AlgorithmPage:
     """One algorithm with its versions, its tensors and an example call."""
     algorithm = plane.catalogue.algorithm(name)
     versions = plane.catalogue.versions(name)
-    usable = [version for version in versions if not version.problem]
+    retirements, ends = plane.truths.endings.retirements(name), plane.truths.endings.ends(name)
+    closed = {end.version for end in ends}
+    usable = [one for one in versions if not one.problem and one.version not in closed]
     if not usable:
         return AlgorithmPage(
-            algorithm=algorithm, versions=versions, manifest={}, signature={}, example={}
-        )
+            algorithm=algorithm, versions=versions, manifest={}, signature={}, example={},
+            retirements=retirements, ends=ends,
+        )  # fmt: skip
     shown = algorithm.aliases.get("champion") or usable[0].version
     manifest = plane.catalogue.manifest(name, shown)
     task = open_task(manifest)
@@ -65,6 +66,8 @@ def get_algorithm(name: str, plane: Plane, actor: AnyRole) -> AlgorithmPage:
         manifest=manifest.model_dump(mode="json"),
         signature=describe(task.signature()),
         example={"inputs": msgspec.to_builtins(task.example())},
+        retirements=retirements,
+        ends=ends,
     )
 
 
@@ -140,23 +143,17 @@ def alias_history(name: str, plane: Plane, actor: AnyRole) -> list[AliasMove]:
     return plane.truths.history.moves(name)
 
 
-def _check_owner(plane: ControlPlane, name: str, actor: Actor) -> None:
-    owner = plane.catalogue.algorithm(name).owner
-    if actor.role != "admin" and actor.department != owner:
-        raise NotAllowed(f"{name} belongs to {owner}, not to {actor.department}.")
-
-
 @router.post("/algorithms/{name}/promotions")
 def promote(name: str, new: NewPromotion, plane: Plane, actor: Developer) -> Promotion:
     """Ask for a version behind an alias; refused with the failing numbers of its gate."""
-    _check_owner(plane, name, actor)
-    return plane.lifecycle.promote(name, new.version, new.alias, actor)
+    check_owner(plane, name, actor)
+    return plane.lifecycle.promote(name, new.version, new.alias, actor, source=new.source)
 
 
 @router.post("/algorithms/{name}/rollback")
 def roll_back(name: str, plane: Plane, actor: Developer, alias: str = "champion") -> AliasMove:
     """Point an alias to the version before."""
-    _check_owner(plane, name, actor)
+    check_owner(plane, name, actor)
     return plane.lifecycle.roll_back(name, alias, actor)
 
 
@@ -165,7 +162,7 @@ def set_approval(
     name: str, rule: Literal["self", "four-eyes"], plane: Plane, actor: Developer
 ) -> Algorithm:
     """Who may approve this algorithm's promotions; in production an admin alone may loosen it."""
-    _check_owner(plane, name, actor)
+    check_owner(plane, name, actor)
     if rule == "self" and plane.truths.settings.profile == "production" and actor.role != "admin":
         raise NotAllowed("In production only an admin allows self-approval.")
     plane.truths.history.set_approval(name, rule, actor)
@@ -183,7 +180,7 @@ def approve(promotion_id: str, plane: Plane, actor: Developer) -> Promotion:
     """The second pair of eyes."""
     for waiting in plane.truths.history.promotions(state="waiting"):
         if waiting.id == promotion_id:
-            _check_owner(plane, waiting.algorithm, actor)
+            check_owner(plane, waiting.algorithm, actor)
     return plane.lifecycle.approve(promotion_id, actor)
 
 

@@ -1,4 +1,4 @@
-"""Commands of the catalogue: algorithms, scenarios, evaluate, promote, rollback, lineage."""
+"""Commands of the catalogue: algorithms, scenarios, evaluate, promote, rollback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from citybrain.core.errors import InvalidInput
 from citybrain.core.names import parse_ref
-from citybrain.core.schemas import Evaluation
+from citybrain.core.schemas import AlgorithmPage, Evaluation
 from citybrain.platform.cli.output import (
     JsonFlag,
     client,
@@ -23,7 +23,7 @@ from citybrain.platform.cli.output import (
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (algorithms, scenarios, evaluate, promote, rollback, lineage):
+    for command in (algorithms, scenarios, evaluate, promote, rollback):
         app.command()(command)
 
 
@@ -56,7 +56,7 @@ def algorithms(
                     [
                         v.version, ", ".join(v.aliases), f"{v.created_at:%Y-%m-%d %H:%M}",
                         ", ".join(f"{k} {x:.4g}" for k, x in sorted(v.metrics.items())[:6]),
-                        v.problem,
+                        v.problem or _ending(page, v.version),
                     ]
                     for v in page.versions
                 ],
@@ -75,6 +75,16 @@ def algorithms(
         ],
         empty="No algorithms yet. Install the starters with: citybrain demo",
     )  # fmt: skip
+
+
+def _ending(page: AlgorithmPage, version: int) -> str:
+    for end in page.ends:
+        if end.version == version:
+            return f"withdrawn: {end.reason}"
+    for one in page.retirements:
+        if one.version in (0, version):
+            return f"retired, sunset {one.sunset:%Y-%m-%d %H:%M} UTC"
+    return ""
 
 
 def scenarios(
@@ -164,8 +174,12 @@ def _figures(found: Evaluation) -> str:
 
 
 def promote(
-    name: Annotated[str, typer.Argument(help="NAME, NAME@version; nothing: the challenger.")] = "",
-    alias: Annotated[str, typer.Option(help="The alias to move.")] = "champion",
+    name: Annotated[
+        str, typer.Argument(help="NAME (its challenger), NAME@version or NAME@alias.")
+    ] = "",
+    alias: Annotated[
+        str, typer.Option(help="The alias to move: champion, or an environment like staging.")
+    ] = "champion",
     approve: Annotated[str, typer.Option(help="Approve this waiting promotion instead.")] = "",
     withdraw: Annotated[str, typer.Option(help="Withdraw this waiting promotion instead.")] = "",
     *,
@@ -174,7 +188,8 @@ def promote(
 ) -> None:
     """Put a version behind an alias, if its gate is passed and the approval rule is met.
 
-    Example: `citybrain promote traffic-flow`, then `citybrain promote --approve ID`
+    Examples: `citybrain promote traffic-flow`, then `citybrain promote --approve ID`;
+    `citybrain promote traffic-flow@staging --alias city`
     """
     with client() as city:
         if waiting:
@@ -194,10 +209,8 @@ def promote(
             done = city.withdraw(withdraw)
         else:
             ref = parse_ref(name)
-            version = ref.version or (
-                city.version(ref.algorithm, ref.target).version if ref.target else None
-            )
-            done = city.promote(ref.algorithm, version, alias)
+            source = ref.target if ref.version is None else ""
+            done = city.promote(ref.algorithm, ref.version, alias, source)
     if json:
         show_json(done)
     elif done.state == "waiting":
@@ -224,31 +237,3 @@ def rollback(
         show_json(moved)
     else:
         screen.print(f"{name}@{alias} points to version {moved.version} again.")
-
-
-def lineage(
-    name: Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME@version.")],
-    *,
-    json: JsonFlag = False,
-) -> None:
-    """Where a version's weights come from, and who moved its aliases.
-
-    Example: `citybrain lineage traffic-flow@champion`
-    """
-    ref = parse_ref(name)
-    with client() as city:
-        version = city.version(ref.algorithm, ref.target or "challenger")
-        moves = city.alias_history(ref.algorithm)
-    if json:
-        show_json({"version": version.model_dump(mode="json"),
-                   "aliases": [m.model_dump(mode="json") for m in moves]})  # fmt: skip
-        return
-    facts = {"digest": version.digest, "run": version.run_id, **version.lineage}
-    show_table(
-        f"{ref.algorithm}@{version.version}", ["fact", "value"], list(map(list, facts.items()))
-    )
-    show_table(
-        "Alias moves", ["when", "alias", "version", "before", "why", "by"],
-        [[f"{m.at:%Y-%m-%d %H:%M:%S}", m.alias, m.version, m.previous or "", m.reason, m.moved_by]
-         for m in moves],
-    )  # fmt: skip

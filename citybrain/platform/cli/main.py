@@ -8,7 +8,15 @@ import typer
 
 from citybrain import __version__
 from citybrain.core.errors import CityBrainError
-from citybrain.platform.cli import catalogue, local, making, people, registering, running
+from citybrain.platform.cli import (
+    catalogue,
+    lifecycle,
+    local,
+    making,
+    people,
+    registering,
+    running,
+)
 from citybrain.platform.cli.output import explain
 
 app = typer.Typer(
@@ -20,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (local, making, registering, catalogue, running, people):
+for module in (local, making, registering, catalogue, lifecycle, running, people):
     module.add_to(app)
 
 

@@ -9,13 +9,24 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from citybrain.core.schemas import Algorithm, AlgorithmPage, Deployment, Evaluation
+from citybrain.core.schemas import Algorithm, AlgorithmPage, Card, Deployment, Evaluation, Key
 from citybrain.models.package import Manifest
 from citybrain.models.task import open_task
 from citybrain.platform.api.access import Plane
 from citybrain.platform.api.algorithms import get_algorithm
-from citybrain.platform.console.door import Visitor, actor_of, address, pages, sees_all, show
+from citybrain.platform.console.cards import as_markdown
+from citybrain.platform.console.door import (
+    Visitor,
+    actor_of,
+    address,
+    language_of,
+    pages,
+    sees_all,
+    show,
+)
+from citybrain.platform.console.drawing import Drawing, draw
 from citybrain.platform.console.figures import by_day, intervals
+from citybrain.platform.console.notices import affected, champion_changes, sees_callers
 from citybrain.platform.console.snippets import Example, curl, python_client, tritonclient
 from citybrain.platform.wiring import ControlPlane
 
@@ -29,6 +40,8 @@ FORMS = {
     "tabular-classification": "table",
 }
 """Which form a task is tried with; others get an editor for their JSON."""
+DRAWN = 6
+"""Versions whose lineage is drawn."""
 BEST_FIRST = ("running", "starting", "waiting", "failed", "removing")
 
 
@@ -94,10 +107,43 @@ def algorithm_page(request: Request, name: str, plane: Plane, key: Visitor) -> R
             (d for d in plane.truths.people.departments() if d.name == found.algorithm.owner), None
         ),
         may_approve=key.role in ("admin", "developer"),
+        card=_card(plane, found), drawing=_drawing(plane, found, deployments, key),
+        changes=champion_changes(plane, name)[:3], affected=affected(plane, key).get(name, []),
+        department_titles={d.name: d for d in plane.truths.people.departments()},
+        retired={r.version: r for r in found.retirements},
+        withdrawn={e.version: e for e in found.ends if e.kind == "withdrawn"},
         granted=_granted(plane, key.department, name),
         usage=_usage(plane, "" if sees_all(key) else key.department, name),
         **_trying(found, address(request)),
     )  # fmt: skip
+
+
+@router.get("/algorithms/{name}/card.md")
+def card_file(request: Request, name: str, plane: Plane, key: Visitor) -> Response:
+    """The card in the reader's language, as a file to keep or to publish."""
+    found = plane.cards.card(get_algorithm(name, plane, actor_of(key)).algorithm.name)
+    disposition = f'attachment; filename="{found.algorithm}-{found.version}.md"'
+    return Response(
+        as_markdown(found, language_of(request)), media_type="text/markdown; charset=utf-8",
+        headers={"content-disposition": disposition},
+    )  # fmt: skip
+
+
+def _card(plane: ControlPlane, page: AlgorithmPage) -> Card | None:
+    return plane.cards.card(page.algorithm.name) if page.manifest else None
+
+
+def _drawing(
+    plane: ControlPlane, page: AlgorithmPage, deployments: list[Deployment], key: Key
+) -> Drawing | None:
+    """The lineage of the versions that matter now: named by an alias, or deployed."""
+    if not page.versions:
+        return None
+    known = [version.version for version in page.versions]
+    named = {*page.algorithm.aliases.values(), *(one.version for one in deployments)}
+    shown = [version for version in known if version in named][:DRAWN] or known[:1]
+    seen_by = "" if sees_callers(key, page.algorithm.owner) else key.department
+    return draw(plane.lineage.around(page.algorithm.name, shown, seen_by=seen_by))
 
 
 @router.get("/algorithms/{name}/example.json")

@@ -165,6 +165,10 @@ def show(
     def says(sentence: str) -> str:
         return verdict(language, sentence)
 
+    def names(departments: list[str], titles: dict[str, Any]) -> str:
+        said = [title(titles[name]) if name in titles else name for name in departments]
+        return ("、" if language == "zh" else ", ").join(said) or t("promotion.nobody")
+
     def scenario(name: str) -> str:
         found = _scenarios(plane(request)).get(name)
         return name if found is None else found.title.zh if language == "zh" else found.title.en
@@ -173,7 +177,7 @@ def show(
     page = _templates().get_template(template)
     return HTMLResponse(
         page.render(
-            t=t, word=word_of, title=title, moment=moment, says=says, scenario=scenario, zone=zone.key, language=language,
+            t=t, word=word_of, title=title, moment=moment, says=says, names=names, scenario=scenario, zone=zone.key, language=language,
             visitor=key, path=request.url.path, query=request.url.query,
             for_scripts=for_scripts, **facts,
         ),

@@ -13,6 +13,7 @@ from citybrain.core.schemas import Key, UsageLine
 from citybrain.platform.api.access import Plane
 from citybrain.platform.console.door import Visitor, pages, sees_all, show
 from citybrain.platform.console.figures import by_day, by_minute, heat_table
+from citybrain.platform.console.notices import affected, champion_changes
 from citybrain.platform.state import platform_status
 from citybrain.platform.wiring import ControlPlane
 
@@ -86,6 +87,8 @@ def _lately(plane: ControlPlane, key: Key, span: str) -> dict[str, Any]:
         "department_titles": {found.name: found for found in plane.truths.people.departments()},
         "evaluations": plane.truths.evaluations.find(limit=8),
         "promotions": plane.truths.history.promotions(state="waiting"),
+        "changes": [p for p in champion_changes(plane) if p.state == "done"][:5],
+        "affected": affected(plane, key),
         "may_approve": key.role in ("admin", "developer"),
     }
 

@@ -52,7 +52,10 @@ def choose(cookie: str, accepted: str) -> Language:
 # Gates and alias moves are written down in English; each of their few phrases has a Chinese one.
 PHRASES = (
     (r"^promotion (\w+)", r"晋级 \1"),
+    (r"^(晋级 \w+) from (\S+)", r"\1，取自 \2"),
     (r"\(self-approved\)", "（自行批准）"),
+    (r"^withdrawn$", "版本已撤回"),
+    (r"^retired$", "版本下线标记"),
     (r"^registered$", "注册新版本"),
     (r"^rollback from (\d+)$", r"从版本 \1 回退"),
     (r"^set by plain MLflow$", "由 MLflow 直接设置"),

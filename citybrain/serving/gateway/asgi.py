@@ -6,13 +6,14 @@ Hot routes are parsed by hand: `POST /v2/models/{name}[/versions/{v}]/infer` and
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from urllib.parse import unquote
 
 import orjson
 
 from citybrain import __version__
-from citybrain.core.errors import BadJson, CityBrainError, NotFound
+from citybrain.core.errors import BadJson, CityBrainError, NotFound, NotSignedIn, Refused
 from citybrain.core.names import Ref, parse_ref
 from citybrain.core.schemas import Key
 from citybrain.core.settings import ServingSettings
@@ -66,7 +67,25 @@ class Application:
         except Disconnected:
             return
         except Exception as error:  # the one place where a door turns errors into answers
-            await respond_problem(send, problem_of(error), request_id)
+            problem = problem_of(error)
+            await respond_problem(send, problem, request_id, extra=self._notice(scope, problem))
+
+    def _notice(self, scope: Scope, error: CityBrainError) -> tuple[tuple[bytes, bytes], ...]:
+        """A retired algorithm's notice beside an error, for who may call it."""
+        parts = _parts(scope["path"][:MAX_PATH])
+        if isinstance(error, NotSignedIn | Refused) or len(parts) < 3:
+            return ()
+        headers: Headers = dict(scope["headers"])
+        with contextlib.suppress(CityBrainError):
+            if parts[:2] == ["v1", "algorithms"]:
+                ref = parse_ref(parts[2])
+            else:
+                ref = _model(parts[:-1] if parts[-1] in ("infer", "ready") else parts)
+            key = self._gateway.directory.identify(bearer(headers), session(headers))
+            self._gateway.directory.purpose(key, ref.algorithm, _purpose(headers))
+            notice = self._gateway.directory.notice(ref)
+            return notice.headers if notice else ()
+        return ()
 
     async def _data_plane(
         self, method: str, path: str, headers: Headers, receive: Receive, send: Send,
@@ -114,10 +133,10 @@ class Application:
         limit = self._settings.max_json if length is None else self._settings.max_body
         body = await read_body(receive, headers, limit)
         call = Call("oip", body, -1 if length is None else int(length), "", request_id)
-        reply, _ = await self._gateway.infer(
+        reply, route = await self._gateway.infer(
             key, ref, call, stated_purpose=_purpose(headers), door="oip-rest"
         )
-        extra: tuple[tuple[bytes, bytes], ...] = ((b"x-request-id", request_id.encode()),)
+        extra = ((b"x-request-id", request_id.encode()), *route.headers)
         if reply.header_length < 0:
             await respond(send, reply.body, extra=extra)
         else:
@@ -142,10 +161,11 @@ class Application:
             self._settings.max_json if json else self._settings.max_body,
         )
         call = Call("task", body, -1, kind, request_id)
-        reply, _ = await self._gateway.infer(
+        reply, route = await self._gateway.infer(
             key, ref, call, stated_purpose=_purpose(headers), door="task"
         )
-        await respond(send, reply.body, extra=((b"x-request-id", request_id.encode()),))
+        extra = ((b"x-request-id", request_id.encode()), *route.headers)
+        await respond(send, reply.body, extra=extra)
 
     async def _health(self, parts: list[str], send: Send) -> None:
         if parts == ["v2"]:
@@ -163,10 +183,12 @@ class Application:
         except CityBrainError:
             if not ready:
                 raise
-            await respond(send, b'{"ready":false}', status=503)
+            notice = self._gateway.directory.notice(ref)
+            extra = notice.headers if notice else ()
+            await respond(send, b'{"ready":false}', status=503, extra=extra)
             return
         if ready:
-            await respond(send, b'{"ready":true}')
+            await respond(send, b'{"ready":true}', extra=route.headers)
             return
         versions = {str(r.version) for r in self._gateway.directory.snapshot.routes[ref.algorithm]}
         await respond(
@@ -180,6 +202,7 @@ class Application:
                     **describe(route.signature),
                 }
             ),
+            extra=route.headers,
         )
 
     async def _index(self, key: Key, send: Send) -> None:

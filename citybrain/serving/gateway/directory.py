@@ -13,6 +13,7 @@ from typing import Any
 from citybrain.core.errors import (
     AlgorithmNotFound,
     BadKey,
+    CityBrainError,
     MissingKey,
     NotDeployed,
     NotGranted,
@@ -27,9 +28,11 @@ from citybrain.core.schemas.people import OPERATION, PLATFORM
 from citybrain.core.tensors import Signature
 from citybrain.models.package import Manifest
 from citybrain.models.task import Task, open_task
+from citybrain.serving.gateway.notice import Notice
 from citybrain.storage.database import Database
 from citybrain.storage.moments import now
 from citybrain.storage.records.deployments import Deployments
+from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.history import History
 from citybrain.storage.records.people import People
 
@@ -50,6 +53,9 @@ class Route:
     task: Task
     signature: Signature
     feature_service: str
+    notice: Notice | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """The notice's headers; none while nothing is retired."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Snapshot:
     waiting: dict[str, str] = field(default_factory=dict)
     """Deployments that do not answer yet: `algorithm` to its state."""
     known: frozenset[str] = frozenset()
+    notices: dict[tuple[str, int], Notice] = field(default_factory=dict)
+    """Retirements in force by algorithm and version; version 0: the whole algorithm."""
     ready: bool = False
 
 
@@ -77,7 +85,8 @@ class Directory:
         self._people = People(database)
         self._deployments = Deployments(database)
         self._history = History(database)
-        self._opened: dict[tuple[str, str, int], Route] = {}
+        self._endings = Endings(database)
+        self._opened: dict[tuple[str, str, int, Notice | None], Route] = {}
         self._stop = threading.Event()
         self._looked = 0.0
         self._loading = threading.Lock()
@@ -111,9 +120,10 @@ class Directory:
         routes: dict[str, list[Route]] = {}
         waiting: dict[str, str] = {}
         deployments = self._deployments.all()
+        notices = {(r.algorithm, r.version): Notice.of(r) for r in self._endings.retirements()}
         for deployment in deployments:
             if deployment.running:
-                routes.setdefault(deployment.algorithm, []).append(self._route(deployment))
+                routes.setdefault(deployment.algorithm, []).append(self._route(deployment, notices))
             else:
                 waiting[deployment.algorithm] = deployment.state
         self.snapshot = Snapshot(
@@ -124,6 +134,7 @@ class Directory:
             routes=routes,
             waiting=waiting,
             known=frozenset(self._history.algorithms()),
+            notices=notices,
             ready=all(d.running or d.state in ("failed", "removing") for d in deployments),
         )
 
@@ -133,9 +144,13 @@ class Directory:
             for key in self.snapshot.by_id.values()
         )
 
-    def _route(self, deployment: Deployment) -> Route:
+    def _route(self, deployment: Deployment, notices: dict[tuple[str, int], Notice]) -> Route:
         running: dict[str, Any] = deployment.running
-        name = (running["app"], deployment.target, deployment.replicas)
+        # The version's own notice says more than the algorithm's; the earlier sunset binds.
+        algorithm = deployment.algorithm
+        both = [notices.get((algorithm, running["version"])), notices.get((algorithm, 0))]
+        notice = min((n for n in both if n), key=lambda n: n.sunset, default=None)
+        name = (running["app"], deployment.target, deployment.replicas, notice)
         if name not in self._opened:
             manifest = Manifest.model_validate(running["manifest"])
             task = open_task(manifest)
@@ -144,6 +159,7 @@ class Directory:
                 version=running["version"], replicas=deployment.replicas, manifest=manifest,
                 task=task, signature=task.signature(),
                 feature_service=str(manifest.options.get("feature_service", "")),
+                notice=notice, headers=notice.headers if notice else (),
             )  # fmt: skip
         return self._opened[name]
 
@@ -201,9 +217,24 @@ class Directory:
         return self.snapshot.routes.get(algorithm)
 
     def route(self, ref: Ref) -> Route:
-        """The deployment that answers for this reference."""
+        """The deployment that answers for this reference; Retired after its sunset."""
+        route = self._find(ref)
+        if route.notice is not None:
+            route.notice.check()
+        return route
+
+    def notice(self, ref: Ref) -> Notice | None:
+        """The notice that an answer about this reference carries, an error too."""
+        with contextlib.suppress(CityBrainError):
+            return self._find(ref).notice
+        whole = self.snapshot.notices.get((ref.algorithm, 0))
+        return self.snapshot.notices.get((ref.algorithm, ref.version or 0), whole)
+
+    def _find(self, ref: Ref) -> Route:
         found = self.snapshot.routes.get(ref.algorithm) or self._look_again(ref.algorithm)
         if not found:
+            if notice := self.snapshot.notices.get((ref.algorithm, 0)):
+                notice.check()
             if state := self.snapshot.waiting.get(ref.algorithm):
                 raise NotReady(
                     f"{ref.algorithm} is {state}.",
@@ -223,6 +254,8 @@ class Directory:
         for route in found:
             if ref.target == route.target or ref.version == route.version:
                 return route
+        if notice := self.snapshot.notices.get((ref.algorithm, ref.version or 0)):
+            notice.check()
         raise VersionNotFound(
             f"{ref} does not run.",
             hint=f"Running: {', '.join(f'{r.algorithm}@{r.target}' for r in found)}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from citybrain.core.errors import CityBrainError
+from citybrain.core.errors import CityBrainError, Refused
 from citybrain.core.names import Ref, parse_ref
 from citybrain.core.schemas import Key
 from citybrain.core.settings import ServingSettings
@@ -67,6 +67,7 @@ class _Door:
         request = pb.ModelReadyRequest.FromString(body)
         ref, key, metadata = self._caller(request.name, request.version, context)
         self._gateway.directory.purpose(key, ref.algorithm, metadata.get("x-purpose", ""))
+        self._give_notice(ref, context)
         try:
             self._gateway.directory.route(ref)
             ready = True
@@ -80,6 +81,7 @@ class _Door:
         request = pb.ModelMetadataRequest.FromString(body)
         ref, key, metadata = self._caller(request.name, request.version, context)
         self._gateway.directory.purpose(key, ref.algorithm, metadata.get("x-purpose", ""))
+        self._give_notice(ref, context)
         route = self._gateway.directory.route(ref)
         response = pb.ModelMetadataResponse(
             name=ref.algorithm, versions=[str(route.version)],
@@ -98,14 +100,22 @@ class _Door:
         request_id = self._gateway.new_request_id()
         context.set_trailing_metadata((("x-request-id", request_id),))
         call = Call("grpc", body, -1, "", request_id)
-        reply, _ = await self._gateway.infer(
-            key,
-            ref,
-            call,
-            stated_purpose=metadata.get("x-purpose", ""),
-            door="oip-grpc",
-        )
+        purpose = metadata.get("x-purpose", "")
+        try:
+            reply, route = await self._gateway.infer(
+                key, ref, call, stated_purpose=purpose, door="oip-grpc"
+            )
+        except CityBrainError as error:
+            if not isinstance(error, Refused):
+                self._give_notice(ref, context)
+            raise
+        if route.notice is not None:
+            _add_trailer(context, *route.notice.trailer)
         return reply.body
+
+    def _give_notice(self, ref: Ref, context: Any) -> None:
+        if notice := self._gateway.directory.notice(ref):
+            _add_trailer(context, *notice.trailer)
 
     def _caller(self, name: str, version: str, context: Any) -> tuple[Ref, Key, dict[str, str]]:
         metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
@@ -116,6 +126,11 @@ class _Door:
             key,
             metadata,
         )
+
+
+def _add_trailer(context: Any, *pairs: tuple[str, str]) -> None:
+    """Trailing metadata beside what was set before."""
+    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *pairs))
 
 
 async def _server_live(_: bytes, __: Any) -> bytes:
@@ -144,7 +159,7 @@ def _shown(handler: Handler) -> Handler:
             await context.abort(StatusCode.INVALID_ARGUMENT, "The message cannot be decoded.")
         except Exception as reason:
             error = problem_of(reason)
-            context.set_trailing_metadata((("citybrain-code", error.code),))
+            _add_trailer(context, ("citybrain-code", error.code))
             await context.abort(codes[GRPC.get(status_of(error), 13)], str(error))
         raise AssertionError("unreachable")
 

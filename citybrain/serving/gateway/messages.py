@@ -63,17 +63,20 @@ async def respond(
     await send({"type": "http.response.body", "body": body})
 
 
-async def respond_problem(send: Send, error: CityBrainError, request_id: str = "") -> None:
+async def respond_problem(
+    send: Send, error: CityBrainError, request_id: str = "",
+    extra: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:  # fmt: skip
     """An error as RFC 9457 problem details."""
-    extra: list[tuple[bytes, bytes]] = []
+    found = list(extra)
     if isinstance(error, Overloaded | Unavailable):
-        extra.append((b"retry-after", b"1"))
+        found.append((b"retry-after", b"1"))
     if status_of(error) == 401:
-        extra.append((b"www-authenticate", b"Bearer"))
+        found.append((b"www-authenticate", b"Bearer"))
     if status_of(error) == 413:
-        extra.append((b"connection", b"close"))  # the rest of the body is not read
+        found.append((b"connection", b"close"))  # the rest of the body is not read
     body = problem_body(error, request_id)
-    await respond(send, body, status=status_of(error), kind=PROBLEM, extra=tuple(extra))
+    await respond(send, body, status=status_of(error), kind=PROBLEM, extra=tuple(found))
 
 
 def bearer(headers: Headers) -> str:

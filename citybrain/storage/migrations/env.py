@@ -2,12 +2,12 @@
 
 from alembic import context
 
-from citybrain.storage.tables import Table
+from citybrain.storage.history_tables import RetirementRow
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    target_metadata=Table.metadata,
+    target_metadata=RetirementRow.metadata,
     render_as_batch=connection.dialect.name == "sqlite",
     transaction_per_migration=False,
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from citybrain.core.errors import RowNotFound
 from citybrain.core.schemas import Actor, Deployment
-from citybrain.storage.database import Database, bump
+from citybrain.storage.database import Database, lock
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import note
+from citybrain.storage.records.history import refuse_withdrawn
+from citybrain.storage.records.past import note_served, note_wanted
 from citybrain.storage.tables import DeploymentRow
 
 
@@ -44,12 +46,16 @@ class Deployments:
     def want(self, algorithm: str, target: str, replicas: int, actor: Actor) -> Deployment:
         """Ask for a deployment, new or changed."""
         with self._database.write() as session:
+            lock(session, algorithm)
+            if target.isdigit():  # an alias never points to a withdrawn version
+                refuse_withdrawn(session, algorithm, int(target))
             row = session.get(DeploymentRow, (algorithm, target))
             if row is None:
                 row = DeploymentRow(algorithm=algorithm, target=target, running={}, version=0)
                 session.add(row)
             row.replicas, row.wanted_by, row.wanted_at = replicas, actor.key, now()
             row.state, row.message = "waiting", ""
+            note_wanted(session, row, "wanted", actor.key, row.wanted_at)
             note(
                 session,
                 actor,
@@ -66,6 +72,8 @@ class Deployments:
             row = session.get(DeploymentRow, (algorithm, target))
             if row is None:
                 raise RowNotFound(f"{algorithm}@{target} is not deployed.")
+            if row.state != "removing":
+                note_wanted(session, row, "unwanted", actor.key, now())
             row.state = "removing"
             note(session, actor, "deployment.remove", f"{algorithm}@{target}")
 
@@ -81,17 +89,16 @@ class Deployments:
             seen = (state, message[:4000], version or row.version)
             if running is not None and running != row.running:
                 row.running = running
+                note_served(session, row, running, now())
             if seen != (row.state, row.message, row.version):
                 row.state, row.message, row.version = seen
 
     def forget(self, algorithm: str, target: str) -> None:
         """Remove the row of a deployment that was taken down."""
         with self._database.write() as session:
-            session.execute(
-                delete(DeploymentRow).where(
-                    DeploymentRow.algorithm == algorithm,
-                    DeploymentRow.target == target,
-                    DeploymentRow.state == "removing",
-                )
-            )
-            bump(session)
+            row = session.get(DeploymentRow, (algorithm, target), with_for_update=True)
+            if row is None or row.state != "removing":
+                return
+            if row.running:
+                note_served(session, row, {}, now())
+            session.delete(row)

@@ -8,11 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from citybrain.core.errors import AliasMoved, Conflict, NotAllowed, RowNotFound
+from citybrain.core.errors import AliasMoved, Conflict, NotAllowed, RowNotFound, VersionWithdrawn
 from citybrain.core.schemas import Actor, AliasMove, Promotion
-from citybrain.storage.database import Database, bump
+from citybrain.storage.database import Database, bump, lock
+from citybrain.storage.history_tables import VersionEndRow
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import note
+from citybrain.storage.records.past import note_promotion
 from citybrain.storage.tables import AlgorithmRow, AliasMoveRow, PromotionRow
 
 
@@ -93,6 +95,11 @@ class History:
                     found.setdefault(row.algorithm, {})[row.alias] = row.version
         return found
 
+    def withdrawn(self, algorithm: str) -> dict[int, str]:
+        """The withdrawn versions of an algorithm, and why."""
+        with self._database.read() as session:
+            return withdrawn_reasons(session, algorithm)
+
     def moves(self, algorithm: str, alias: str = "") -> list[AliasMove]:
         """The history of an algorithm's aliases, newest first."""
         query = select(AliasMoveRow).where(AliasMoveRow.algorithm == algorithm)
@@ -115,50 +122,28 @@ class History:
         """Point an alias to a version if it still points where the caller believes (0: nowhere)."""
         try:
             with self._database.write() as session:
-                return self._move(session, algorithm, alias, version, expected, reason, actor)
+                return move_alias(session, algorithm, alias, version, expected, reason, actor)
         except IntegrityError as error:
             raise AliasMoved(f"Somebody else moved {algorithm}@{alias} first.") from error
 
-    def _move(
-        self, session: Session, algorithm: str, alias: str, version: int, expected: int,
-        reason: str, actor: Actor,
-    ) -> AliasMove:  # fmt: skip
-        newest = session.scalars(
-            select(AliasMoveRow)
-            .where(AliasMoveRow.algorithm == algorithm, AliasMoveRow.alias == alias)
-            .order_by(AliasMoveRow.sequence.desc())
-            .limit(1)
-        ).first()
-        previous = newest.version if newest else 0
-        if previous != expected:
-            raise AliasMoved(
-                f"{algorithm}@{alias} points to version {previous}, not {expected}.",
-                hint="Look again and repeat what you still want.",
-            )
-        row = AliasMoveRow(
-            algorithm=algorithm, alias=alias, sequence=newest.sequence + 1 if newest else 1,
-            version=version, previous=previous, reason=reason, moved_by=actor.key, at=now(),
-        )  # fmt: skip
-        session.add(row)
-        note(session, actor, "alias.move", f"{algorithm}@{alias}", version=version,
-             previous=previous, reason=reason)  # fmt: skip
-        bump(session)
-        session.flush()
-        return AliasMove.model_validate(row, from_attributes=True)
-
     def ask(
-        self, algorithm: str, alias: str, version: int, evaluation: str, actor: Actor
-    ) -> Promotion:
-        """Write down a promotion that waits for its approval."""
+        self, algorithm: str, alias: str, version: int, evaluation: str, actor: Actor,
+        *, source: str = "",
+    ) -> Promotion:  # fmt: skip
+        """Write down a promotion that waits for its approval; `source`: the alias copied from."""
         with self._database.write() as session:
+            lock(session, algorithm)
+            refuse_withdrawn(session, algorithm, version)
             row = PromotionRow(
                 id=uuid.uuid4().hex[:12], algorithm=algorithm, alias=alias, version=version,
-                evaluation=evaluation, state="waiting", asked_by=actor.key, decided_by="",
+                evaluation=evaluation, source=source, state="waiting", asked_by=actor.key,
+                decided_by="",
                 at=now(), decided_at=None,
             )  # fmt: skip
             session.add(row)
+            note_promotion(session, row, actor.key, row.at)
             note(session, actor, "promotion.ask", f"{algorithm}@{alias}", version=version,
-                 evaluation=evaluation, promotion=row.id)  # fmt: skip
+                 evaluation=evaluation, promotion=row.id, source=source)  # fmt: skip
             return Promotion.model_validate(row, from_attributes=True)
 
     def approve(self, promotion_id: str, actor: Actor, *, self_allowed: bool) -> Promotion:
@@ -176,9 +161,10 @@ class History:
                         f"{row.algorithm} asks for four eyes: who asked cannot approve.",
                         hint=f"Another key runs: citybrain promote --approve {row.id}",
                     )
-                current = _alias(session, row.algorithm, row.alias)
-                reason = f"promotion {row.id}" + (" (self-approved)" if own else "")
-                self._move(
+                current = latest_aliases(session, row.algorithm).get(row.alias, 0)
+                reason = f"promotion {row.id}" + (f" from {row.source}" if row.source else "")
+                reason += " (self-approved)" if own else ""
+                move_alias(
                     session,
                     row.algorithm,
                     row.alias,
@@ -187,7 +173,9 @@ class History:
                     reason,
                     actor,
                 )
-                row.state, row.decided_by, row.decided_at = "done", actor.key, now()
+                moment = now()
+                row.state, row.decided_by, row.decided_at = "done", actor.key, moment
+                note_promotion(session, row, actor.key, moment)
                 note(session, actor, "promotion.approve", row.id, self_approved=own)
                 return Promotion.model_validate(row, from_attributes=True)
         except IntegrityError as error:
@@ -201,7 +189,9 @@ class History:
                 raise RowNotFound(f"There is no promotion {promotion_id[:40]}.")
             if row.state != "waiting":
                 raise Conflict(f"Promotion {row.id} is {row.state} already.")
-            row.state, row.decided_by, row.decided_at = "withdrawn", actor.key, now()
+            moment = now()
+            row.state, row.decided_by, row.decided_at = "withdrawn", actor.key, moment
+            note_promotion(session, row, actor.key, moment)
             note(session, actor, "promotion.withdraw", row.id)
             return Promotion.model_validate(row, from_attributes=True)
 
@@ -219,11 +209,61 @@ class History:
             ]
 
 
-def _alias(session: Session, algorithm: str, alias: str) -> int:
-    query = (
-        select(AliasMoveRow.version)
+def move_alias(
+    session: Session, algorithm: str, alias: str, version: int, expected: int, reason: str,
+    actor: Actor,
+) -> AliasMove:  # fmt: skip
+    """Append a move inside a transaction; version 0 takes the alias away."""
+    lock(session, algorithm)
+    newest = session.scalars(
+        select(AliasMoveRow)
         .where(AliasMoveRow.algorithm == algorithm, AliasMoveRow.alias == alias)
         .order_by(AliasMoveRow.sequence.desc())
         .limit(1)
+    ).first()
+    previous = newest.version if newest else 0
+    if previous != expected:
+        raise AliasMoved(
+            f"{algorithm}@{alias} points to version {previous}, not {expected}.",
+            hint="Look again and repeat what you still want.",
+        )
+    refuse_withdrawn(session, algorithm, version)
+    row = AliasMoveRow(
+        algorithm=algorithm, alias=alias, sequence=newest.sequence + 1 if newest else 1,
+        version=version, previous=previous, reason=reason, moved_by=actor.key, at=now(),
+    )  # fmt: skip
+    session.add(row)
+    note(session, actor, "alias.move", f"{algorithm}@{alias}", version=version,
+         previous=previous, reason=reason)  # fmt: skip
+    bump(session)
+    session.flush()
+    return AliasMove.model_validate(row, from_attributes=True)
+
+
+def latest_aliases(session: Session, algorithm: str) -> dict[str, int]:
+    """Where each alias of an algorithm points, seen from inside a transaction."""
+    query = (
+        select(AliasMoveRow.alias, AliasMoveRow.version)
+        .where(AliasMoveRow.algorithm == algorithm)
+        .order_by(AliasMoveRow.sequence)
     )
-    return session.scalar(query) or 0
+    newest = {row.alias: row.version for row in session.execute(query)}
+    return {alias: version for alias, version in newest.items() if version}
+
+
+def withdrawn_reasons(session: Session, algorithm: str) -> dict[int, str]:
+    """The withdrawn versions of an algorithm, and why."""
+    query = select(VersionEndRow.version, VersionEndRow.reason).where(
+        VersionEndRow.algorithm == algorithm, VersionEndRow.kind == "withdrawn"
+    )
+    return {row.version: row.reason.rstrip(".") for row in session.execute(query)}
+
+
+def refuse_withdrawn(session: Session, algorithm: str, version: int) -> None:
+    """Raise VersionWithdrawn for a version that was withdrawn (and perhaps deleted)."""
+    reasons = withdrawn_reasons(session, algorithm)
+    if version in reasons:
+        raise VersionWithdrawn(
+            f"{algorithm}@{version} was withdrawn: {reasons[version]}.",
+            hint=f"Choose another version: citybrain algorithms {algorithm}",
+        )

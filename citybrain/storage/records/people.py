@@ -20,6 +20,7 @@ from citybrain.core.schemas import (
 from citybrain.storage.database import Database
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import note
+from citybrain.storage.records.past import note_grant
 from citybrain.storage.tables import DepartmentRow, GrantRow, KeyRow
 
 
@@ -120,6 +121,7 @@ class People:
                 revoked_at=None,
             )  # fmt: skip
             session.add(row)
+            note_grant(session, row, "given", actor.key, row.created_at)
             note(
                 session,
                 actor,
@@ -135,7 +137,9 @@ class People:
             row = session.get(GrantRow, grant_id)
             if row is None:
                 raise RowNotFound(f"There is no grant {grant_id[:40]}.")
-            row.revoked_at = row.revoked_at or now()
+            if row.revoked_at is None:
+                row.revoked_at = now()
+                note_grant(session, row, "revoked", actor.key, row.revoked_at)
             note(session, actor, "grant.end", grant_id, algorithm=row.algorithm)
             return Grant.model_validate(row, from_attributes=True)
 

@@ -6,10 +6,10 @@ from bisect import bisect_left
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from citybrain.core.schemas import UsageLine, UsageMinute
@@ -26,6 +26,16 @@ from citybrain.storage.tables import JournalRow, RequestRow, UsageDayRow, UsageM
 BUCKETS = [round(0.1 * 1.35**n, 4) for n in range(46)]
 """Upper bounds of the latency histogram in milliseconds, 0.1 ms to about 75 s."""
 CHUNK = 500
+
+
+class LastUse(NamedTuple):
+    """When a department last called a version, and how often in all."""
+
+    department: str
+    algorithm: str
+    version: int
+    day: str
+    requests: int
 
 
 class Usage:
@@ -174,6 +184,14 @@ class Usage:
                 )
                 for r in session.scalars(query.limit(limit))
             ]  # fmt: skip
+
+    def last_uses(self) -> list[LastUse]:
+        """Each department's calls of each version: how many, and the last day."""
+        day, total = func.max(UsageDayRow.day), func.sum(UsageDayRow.requests)
+        keys = (UsageDayRow.department, UsageDayRow.algorithm, UsageDayRow.version)
+        with self._database.read() as session:
+            rows = session.execute(select(*keys, day, total).group_by(*keys).order_by(*keys))
+            return [LastUse(*row[:4], int(row[4])) for row in rows]
 
     def minutes(self, *, last: int = 60, algorithm: str = "") -> list[UsageMinute]:
         """Calls and latency percentiles of the last minutes."""

@@ -51,6 +51,7 @@ def test_no_text_is_written_that_nothing_uses():
     everything = "".join(path.read_text("utf-8") for path in [*TEMPLATES, *SCRIPTS])
     everything += "".join(path.read_text("utf-8") for path in CONSOLE.glob("*.py"))
     kinds = ("domain.", "task.", "state.", "ray.", "role.", "alias.", "approval.", "source.")
+    kinds += ("level.", "lineage.")
     kinds += ("signature.", "call.", "evaluation.main")
     unused = [k for k in texts("en") if k not in everything and not k.startswith(kinds)]
     assert unused == []
@@ -106,6 +107,8 @@ def test_the_chosen_language_wins_over_the_browsers(cookie, accepted, expected):
         ),
         ("map50 on light=night could not be measured", "light=night 的 map50 无法测得"),
         ("promotion 4b34 (self-approved)", "晋级 4b34 （自行批准）"),
+        ("promotion 4b34 from staging", "晋级 4b34，取自 staging"),
+        ("withdrawn", "版本已撤回"),
         ("rollback from 3", "从版本 3 回退"),
         ("set by plain MLflow", "由 MLflow 直接设置"),
         ("something that nobody foresaw", "something that nobody foresaw"),
