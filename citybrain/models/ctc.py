@@ -7,7 +7,9 @@ import numpy as np
 from citybrain.core.tensors import Array
 
 
-def greedy_ctc(logits: Array, tokens: list[str], separator: str) -> tuple[str, float]:
+def greedy_ctc(
+    logits: Array, tokens: list[str], separator: str, blank: int = 0
+) -> tuple[str, float]:
     """The text of the best path (Graves et al. 2006) and how sure the model is of its tokens.
 
     The confidence is the geometric mean, over the tokens, of the highest posterior in each
@@ -20,7 +22,7 @@ def greedy_ctc(logits: Array, tokens: list[str], separator: str) -> tuple[str, f
     starts = np.flatnonzero(np.diff(best, prepend=-1))
     if not len(starts):
         return "", 0.0
-    kept = best[starts] != 0
+    kept = best[starts] != blank
     highest = np.maximum.reduceat(peak, starts)
     sure = float(np.exp(highest[kept].mean() if kept.any() else peak.mean()))
     return separator.join(tokens[index] for index in best[starts][kept]), sure

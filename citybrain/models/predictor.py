@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from citybrain.core.errors import CityBrainError, ModelFailed, TooLarge
-from citybrain.core.tensors import Signature, Tensors
+from citybrain.core.tensors import Array, Signature, Tensors
 from citybrain.models.package import Package
 from citybrain.models.runtime import RUNTIMES, Runtime
 from citybrain.models.task import Task, open_task
@@ -123,7 +123,7 @@ class Predictor:
             self.runtime.infer({name: a[i : i + limit] for name, a in joined.items()})
             for i in range(0, rows, limit)
         ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
     def _failed(self, where: str) -> ModelFailed:
         # The reason goes to the replica's log; a caller must not learn paths or shapes inside.
@@ -133,3 +133,16 @@ class Predictor:
             f"{name} failed in {where}.",
             hint=f"Its developers see why with: citybrain logs {name}",
         )
+
+
+def _joined(parts: list[Array]) -> Array:
+    """Outputs of several calls as one; sounds of different widths get zeros behind them."""
+    sizes = np.array([part.shape[1:] for part in parts], np.int64)
+    if not sizes.size or (sizes == sizes[0]).all():
+        return np.concatenate(parts)
+    widths = sizes.max(axis=0)
+    filled = [
+        np.pad(part, [(0, 0), *((0, int(most)) for most in widths - part.shape[1:])])
+        for part in parts
+    ]
+    return np.concatenate(filled)

@@ -122,6 +122,7 @@ OPTIONS = {
     "image-classification": {"labels": ["no", "yes"], "image_size": 32},
     "object-detection": {"labels": ["car"], "image_size": 64},
     "transcription": {"tokens": ["", *"0123456789"]},
+    "speech-synthesis": {},
     "forecasting": {"context": 12, "horizon": 3, "step_seconds": 300},
 }
 

@@ -23,6 +23,7 @@ from citybrain.models.clock import (
     weekday,
 )
 from citybrain.models.datasets.series import SeriesTable, read_series
+from citybrain.models.forecast_heads import NUMBERS, Head, to_quantiles
 from citybrain.models.package import Strict
 from citybrain.models.task import TASKS, Item, Sample, Task
 
@@ -42,6 +43,7 @@ class ForecastingOptions(Strict):
     quantiles: list[float] = Field(default=[0.1, 0.5, 0.9], min_length=1, max_length=99)
     step_seconds: int = Field(ge=1, description="Seconds between two values.")
     calendar: bool = Field(default=True, description="The model takes a `calendar` tensor.")
+    head: Head = Field(default="quantiles", description="What the model's numbers stand for.")
     timezone: str = Field(default="Asia/Shanghai", description="Whose hours and weekdays count.")
     feature_service: str = Field(
         default="",
@@ -98,7 +100,7 @@ class Forecast(Item):
 
 @TASKS.add("forecasting")
 class Forecasting(Task):
-    """Model: `series` FP32[n,context] to `forecast` FP32[n,horizon,quantiles].
+    """Model: `series` FP32[n,context] to `forecast` FP32[n,horizon,quantiles], or another head's.
 
     With options.calendar it takes `calendar` FP32[n,14] too. Normalising a series is its work.
     """
@@ -203,7 +205,7 @@ class Forecasting(Task):
         want = (
             len(inputs["series"]),
             self.options.horizon,
-            len(self.options.quantiles),
+            NUMBERS.get(self.options.head, len(self.options.quantiles)),
         )
         if forecast.shape != want:
             raise ModelFailed(
@@ -211,6 +213,7 @@ class Forecasting(Task):
             )
         if not np.isfinite(forecast).all():
             raise ModelFailed("The model answers NaN or infinity to this series.")
+        forecast = to_quantiles(forecast, self.options.head, self.options.quantiles)
         # Sorting quantiles that cross never makes the pinball loss worse
         # (Chernozhukov, Fernandez-Val, Galichon 2010).
         forecast = np.sort(forecast.astype(np.float32), axis=2)

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from citybrain.core.errors import BadJson, BadPackage, BadTensor, ModelFailed
-from citybrain.core.shelf import needs
+from citybrain.core.errors import ModelFailed
 from citybrain.core.tensors import Array, Signature, Tensors, TensorSpec, bytes_array
 from citybrain.models.datasets.labelled_text import MAX_CHARACTERS, read_labelled_text
 from citybrain.models.package import Strict
 from citybrain.models.task import TASKS, Item, Sample, Task
+from citybrain.models.texts import decode_texts, encode_texts
+from citybrain.models.tokenizer import open_tokenizer, padding_id
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 """Token counts that requests are padded to: few shapes, so that requests share model calls."""
-TOKENIZER = "tokenizer.json"
 
 
 class TextOptions(Strict):
@@ -83,22 +83,11 @@ class TextClassification(Task):
         return [Text(self.options.example)]
 
     def read(self, items: list[Text]) -> Tensors:
-        rows = []
-        for index, item in enumerate(items):
-            text = item.text.strip()
-            if not 1 <= len(text) <= MAX_CHARACTERS:
-                raise BadJson(f"Item {index}: text must have 1 to {MAX_CHARACTERS} characters.")
-            try:
-                rows.append(text.encode())
-            except UnicodeEncodeError as error:
-                raise BadJson(
-                    f"Item {index}: text holds half a surrogate pair at character {error.start}."
-                ) from error
-        return {"text": bytes_array(rows)}
+        return {"text": encode_texts([item.text for item in items], MAX_CHARACTERS)}
 
     def prepare(self, inputs: Tensors) -> Tensors:
         tokenizer = self._open_tokenizer()
-        texts = [_decoded(value, row) for row, value in enumerate(inputs["text"].tolist())]
+        texts = decode_texts(inputs["text"], MAX_CHARACTERS)
         ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
         longest = max(map(len, ids))
         fitting = [length for length in LENGTHS if longest <= length]
@@ -156,22 +145,9 @@ class TextClassification(Task):
 
     def _open_tokenizer(self) -> Any:
         if self._tokenizer is None:
-            with needs():
-                from tokenizers import Tokenizer
-            if self.folder is None:
-                raise BadPackage("The tokenizer lies in the package folder, which is not here.")
-            try:
-                text = (self.folder / TOKENIZER).read_text(encoding="utf-8")
-                tokenizer = Tokenizer.from_str(text)
-            except OSError as error:
-                raise BadPackage(f"{TOKENIZER} cannot be read: {error.strerror}.") from error
-            except Exception as error:  # the library raises bare Exception
-                reason = str(error).splitlines()[0][:200] if str(error) else "not its format"
-                raise BadPackage(f"{TOKENIZER}: {reason}.") from error
+            tokenizer = open_tokenizer(self.folder)
             tokenizer.enable_truncation(self.options.max_length)
-            padding = tokenizer.padding
-            known = padding["pad_id"] if padding else tokenizer.token_to_id("[PAD]")
-            self._pad = known or 0
+            self._pad = padding_id(tokenizer)
             tokenizer.no_padding()
             self._tokenizer = tokenizer
         return self._tokenizer
@@ -181,13 +157,3 @@ def softmax(logits: Array) -> Array:
     """Each row's probabilities; the largest logit is taken off first, so that nothing overflows."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _decoded(value: Any, row: int) -> str:
-    try:
-        text = bytes(value).decode().strip() if isinstance(value, bytes) else ""
-    except UnicodeDecodeError as error:
-        raise BadTensor(f"Row {row} of 'text' is not UTF-8 from byte {error.start} on.") from error
-    if not 1 <= len(text) <= MAX_CHARACTERS:
-        raise BadTensor(f"Row {row} of 'text' must have 1 to {MAX_CHARACTERS} characters.")
-    return text

@@ -36,6 +36,7 @@ FORMS = {
     "image-classification": "image",
     "transcription": "audio",
     "text-classification": "text",
+    "speech-synthesis": "text",
     "forecasting": "series",
     "tabular-classification": "table",
 }

@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from citybrain.core.errors import BadData, BadPackage, BadTensor, ModelFailed, RowNotFound
 from citybrain.models.clock import CALENDAR, calendar_features, local_seconds, weekday
+from citybrain.models.forecast_heads import to_quantiles
 from citybrain.models.package import Manifest
 from citybrain.models.task import open_task
 from citybrain.models.tasks.forecasting import ForecastingOptions, History
@@ -223,3 +225,20 @@ def test_the_options_have_a_time_zone_of_the_world() -> None:
     winter = np.array([int(datetime(2026, 1, 1, 12, 0, tzinfo=UTC).timestamp())])
     assert (local_seconds(summer, options.zone) - summer).tolist() == [7200]
     assert (local_seconds(winter, options.zone) - winter).tolist() == [3600]
+
+
+@pytest.mark.parametrize(
+    ("head", "numbers", "law"),
+    [
+        ("point", [10.0], None),
+        ("normal", [10.0, 2.0], norm(10, 2)),
+        ("student-t", [3.0, 10.0, 2.0], t(3, 10, 2)),
+    ],
+)
+def test_a_point_or_a_distribution_becomes_quantiles(head, numbers, law):
+    levels = [0.05, 0.5, 0.95]
+    found = to_quantiles(np.array([[numbers]], np.float32), head, levels)
+    assert found.dtype == np.float32
+    truth = law.ppf(levels).tolist() if law else [10.0] * 3
+    assert found.tolist() == [[pytest.approx(truth, rel=1e-6)]]
+    assert to_quantiles(found, "quantiles", levels) is found

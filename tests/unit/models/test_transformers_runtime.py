@@ -159,9 +159,13 @@ def test_labels_must_be_as_many_as_the_models_and_in_its_order(tmp_path: Path) -
 
 def test_a_task_that_no_class_serves_is_refused(tmp_path: Path) -> None:
     tiny_bert(tmp_path)
-    write_manifest(tmp_path, "forecasting")
-    with pytest.raises(BadPackage, match="does not serve the task forecasting"):
+    write_manifest(tmp_path, "tabular-classification")
+    with pytest.raises(BadPackage, match="does not serve the task tabular-classification"):
         load(tmp_path)
+    for task in ("forecasting", "speech-synthesis"):
+        write_manifest(tmp_path, task)
+        with pytest.raises(BadPackage, match=f"serves no 'bert' model as {task}"):
+            load(tmp_path)
     manifest = Package.open(tmp_path).manifest
     other = Manifest.model_validate(manifest.model_dump() | {"weights": "model.safetensors"})
     with pytest.raises(BadPackage, match="weights must be"):

@@ -67,6 +67,14 @@ cb.drawTranscript = (result) => [
   cb.make("p", { class: "dim" }, `${cb.say("js.confidence")} ${(100 * result.confidence).toFixed(1)}%`),
 ];
 
+/** A player of the WAV file; the page's policy lets media come from blobs only. */
+cb.drawSpeech = (result) => {
+  const bytes = Uint8Array.from(atob(result.audio), (letter) => letter.charCodeAt(0));
+  const player = cb.make("audio", { controls: true });
+  player.src = URL.createObjectURL(new Blob([bytes], { type: "audio/wav" }));
+  return [player, cb.make("p", { class: "dim" }, `${result.seconds} ${cb.say("js.seconds")}, ${result.sample_rate} Hz`)];
+};
+
 /** The end of the history, then the median within the band of the outer quantiles. */
 cb.drawForecast = (history, lastTime, result) => {
   const levels = Object.keys(result.quantiles).sort((a, b) => a - b);

@@ -86,6 +86,7 @@
     const first = results[0];
     if (form.dataset.form === "image" && first.objects) return cb.drawObjects(file, first, labels);
     if (first.probabilities) return cb.drawClasses(first, labels);
+    if (first.audio !== undefined) return cb.drawSpeech(first);
     if (first.text !== undefined) return cb.drawTranscript(first);
     if (first.quantiles) return cb.drawForecast(sent.inputs[0].series ?? [], sent.inputs[0].last_time, first);
     return cb.drawRaw(results);

@@ -1,0 +1,39 @@
+"""Texts: strings of items to BYTES tensors and back, with the limits of every task of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from citybrain.core.errors import BadJson, BadTensor
+from citybrain.core.tensors import Array, bytes_array
+
+
+def encode_texts(texts: list[str], limit: int) -> Array:
+    """BYTES[n] of texts without the blanks at their ends; BadJson names the item."""
+    rows = []
+    for index, raw in enumerate(texts):
+        text = raw.strip()
+        if not 1 <= len(text) <= limit:
+            raise BadJson(f"Item {index}: text must have 1 to {limit} characters.")
+        try:
+            rows.append(text.encode())
+        except UnicodeEncodeError as error:
+            raise BadJson(
+                f"Item {index}: text holds half a surrogate pair at character {error.start}."
+            ) from error
+    return bytes_array(rows)
+
+
+def decode_texts(tensor: Array, limit: int) -> list[str]:
+    """The texts of BYTES[n]; BadTensor names the row."""
+    return [_decoded(value, row, limit) for row, value in enumerate(tensor.tolist())]
+
+
+def _decoded(value: Any, row: int, limit: int) -> str:
+    try:
+        text = bytes(value).decode().strip() if isinstance(value, bytes) else ""
+    except UnicodeDecodeError as error:
+        raise BadTensor(f"Row {row} of 'text' is not UTF-8 from byte {error.start} on.") from error
+    if not 1 <= len(text) <= limit:
+        raise BadTensor(f"Row {row} of 'text' must have 1 to {limit} characters.")
+    return text
