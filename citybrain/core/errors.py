@@ -150,6 +150,10 @@ class AliasMoved(Conflict):
     """Somebody else moved the alias first."""
 
 
+class SignatureWrong(Conflict):
+    """Nobody trusted vouches for a version's files."""
+
+
 class DigestMismatch(Conflict):
     """A file is not the one that was registered."""
 

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from citybrain import __version__
 from citybrain.core.errors import BadJson, CityBrainError, InvalidInput, NotFound, TooLarge
 from citybrain.core.settings import Settings
-from citybrain.platform.api import algorithms, lifecycle, people, running
+from citybrain.platform.api import algorithms, lifecycle, people, running, signers
 from citybrain.platform.console import pages
 from citybrain.platform.logs import log_to
 from citybrain.platform.wiring import ControlPlane, build
@@ -53,7 +53,7 @@ def create_app(plane: ControlPlane) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.plane = plane
-    for module in (algorithms, lifecycle, people, running):
+    for module in (algorithms, lifecycle, people, running, signers):
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(running.data_router)
     pages.mount(app)

@@ -26,13 +26,17 @@ from citybrain.core.errors import (
 from citybrain.core.home import Home
 from citybrain.core.names import Ref
 from citybrain.core.schemas import Actor, Algorithm, Version
+from citybrain.core.signatures import check
 from citybrain.models.package import Manifest, Package, folder_digest
 from citybrain.models.task import open_task
 from citybrain.registry.runs import DIGEST, PACKAGE, log_package, read_report, run_of
+from citybrain.registry.signing import Signers
 from citybrain.registry.tracker import open_client, run_folder
 from citybrain.storage.records.history import History
 
-SOURCE, NOTED, PROBLEM = (f"citybrain.{name}" for name in ("source", "noted", "problem"))
+SOURCE, NOTED, PROBLEM, SIGNED = (
+    f"citybrain.{name}" for name in ("source", "noted", "problem", "signed")
+)
 CHALLENGER = "challenger"
 
 
@@ -43,6 +47,7 @@ class Catalogue:
         self._home = home
         self._history = history
         self._approval = approval
+        self.signers = Signers(home)
         self.lock = threading.RLock()
         self.client: Any = open_client(home.mlflow)
 
@@ -107,7 +112,17 @@ class Catalogue:
         self._history.move(
             name, CHALLENGER, version, expected=before, reason="registered", actor=actor
         )
+        self.sign(name, version, digest)
         self.client.set_model_version_tag(name, str(version), NOTED, "1")
+
+    def sign(self, name: str, version: int, digest: str) -> None:
+        """Vouch for a version's files, with the key that signs now."""
+        signed = self.signers.sign(name, version, digest)
+        self.client.set_model_version_tag(name, str(version), SIGNED, signed)
+
+    def statement(self, name: str, version: int) -> str:
+        """The signed statement about a version, for those who load it."""
+        return str(self._model_version(name, version).tags.get(SIGNED, ""))
 
     def store(self, folder: Path, digest: str) -> Path:
         """A private copy under its digest; written beside and renamed, so never half there."""
@@ -125,20 +140,26 @@ class Catalogue:
         return target
 
     def folder(self, name: str, version: int) -> tuple[Path, str]:
-        """A verified local copy of a version, and its digest."""
+        """A local copy of a version that a trusted signer vouches for, and its digest."""
         found = self._model_version(name, version)
-        digest = found.tags.get(DIGEST, "")
+        target, digest = self.fetched(found)
+        check(found.tags.get(SIGNED, ""), name, version, digest, self.signers.trusted())
+        return target, digest
+
+    def fetched(self, found: Any) -> tuple[Path, str]:
+        """The local copy of an MLflow version with the digest that MLflow tells, signed or not."""
+        name, digest = f"{found.name}@{found.version}", found.tags.get(DIGEST, "")
         if problem := found.tags.get(PROBLEM, ""):
-            raise BadPackage(f"{name}@{version} was not taken in: {problem}")
+            raise BadPackage(f"{name} was not taken in: {problem}")
         if not digest:
-            raise VersionNotFound(f"{name}@{version} is being taken in.", hint="Repeat shortly.")
+            raise VersionNotFound(f"{name} is being taken in.", hint="Repeat shortly.")
         target = self._home.packages / digest
         if not target.is_dir():
             with self.lock:
                 source = run_folder(self.client, run_of(found), PACKAGE)
                 if folder_digest(source) != digest:
                     raise DigestMismatch(
-                        f"The artifacts of {name}@{version} are not those that were registered.",
+                        f"The artifacts of {name} are not those that were registered.",
                         hint="Restore them from a backup, or register the folder again.",
                     )
                 self.store(source, digest)

@@ -55,8 +55,8 @@ class Projection:
             with self._catalogue.lock:
                 now = self._client.get_model_version(name, str(version))
                 if not now.tags.get(NOTED):  # a registration may have been under way just now
-                    manifest = self._catalogue.manifest(name, version)
-                    self._catalogue.note(manifest, version, now.tags[DIGEST], MLFLOW)
+                    folder, digest = self._catalogue.fetched(now)
+                    self._catalogue.note(Package.open(folder).manifest, version, digest, MLFLOW)
         except CityBrainError as error:
             told = f"{error} {error.hint}".strip()
             self._client.set_model_version_tag(name, str(version), PROBLEM, told[:4000])

@@ -13,6 +13,7 @@ from citybrain.core.schemas import (
     NewRetirement,
     Promotion,
     Retirement,
+    Version,
     VersionEnd,
     Withdrawal,
 )
@@ -96,6 +97,24 @@ class LifecycleCalls(Transport):
     def delete_version(self, name: str, version: int) -> VersionEnd:
         """Remove a withdrawn version; its history stays."""
         return self._one(VersionEnd, "DELETE", f"/api/v1/algorithms/{name}/versions/{version}")
+
+    # Signatures
+
+    def signers(self) -> dict[str, dict[str, str]]:
+        """The keys that vouch for versions: public half, state, since when."""
+        return dict(self.call("GET", "/api/v1/signers"))
+
+    def rotate_signer(self) -> dict[str, dict[str, str]]:
+        """Sign with a new key from now on."""
+        return dict(self.call("POST", "/api/v1/signers"))
+
+    def revoke_signer(self, name: str) -> dict[str, dict[str, str]]:
+        """Trust a key no more."""
+        return dict(self.call("POST", f"/api/v1/signers/{name}/revoke"))
+
+    def sign(self, name: str, version: int) -> Version:
+        """Vouch for a version again."""
+        return self._one(Version, "POST", f"/api/v1/algorithms/{name}/versions/{version}/sign")
 
 
 def _version(version: int | None) -> dict[str, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
 import time
 from pathlib import Path
 
-from citybrain.core.errors import CityBrainError, NotReady
+from citybrain.core.errors import CityBrainError, DigestMismatch, NotReady, SignatureWrong
 from citybrain.core.names import Ref
 from citybrain.core.schemas import Deployment
 from citybrain.registry.catalogue import Catalogue
@@ -22,6 +23,8 @@ PAUSE = 0.5
 CALM = 2.0
 """Seconds between looks while something is under way or was asked for, and while nothing is."""
 STEP_SECONDS = 45.0
+REFUSED = re.compile(r"\b(DigestMismatch|SignatureWrong)\b")
+"""A replica that would not load, or go on with, files that nobody vouches for."""
 LINGER = 3.0
 """Seconds that an old version keeps running after the switch, until every gateway has seen it."""
 
@@ -88,12 +91,20 @@ class Reconciler:
                 needed |= self._one(deployment, status)
             except CityBrainError as error:
                 self._deployments.saw(
-                    deployment.algorithm, deployment.target, state="failed", message=str(error)
-                )
+                    deployment.algorithm, deployment.target, state="failed", message=str(error),
+                    version=self._version(deployment),
+                    refused=isinstance(error, DigestMismatch | SignatureWrong),
+                )  # fmt: skip
                 needed.add(deployment.running.get("app", ""))
         self._remove(status, needed)
         settled = all(d.state in ("running", "failed") for d in self._deployments.all())
         return settled and status.keys() <= needed
+
+    def _version(self, deployment: Deployment) -> int:
+        """The version that a deployment would run, as far as it can be told."""
+        with contextlib.suppress(CityBrainError):
+            return self._catalogue.pointed(Ref(deployment.algorithm, deployment.target))
+        return 0
 
     def _one(self, deployment: Deployment, status: dict[str, AppStatus]) -> set[str]:
         """Bring one deployment forward; returns the applications that it needs."""
@@ -110,21 +121,26 @@ class Reconciler:
         )  # fmt: skip
         if seen is None or again:
             folder, digest = self._catalogue.folder(name, version)
-            spec = ReplicaSpec(str(folder), digest, version, threads=1, lanes=self._lanes, app=app)
+            spec = ReplicaSpec(
+                str(folder), digest, version, threads=1, lanes=self._lanes, app=app,
+                statement=self._catalogue.statement(name, version),
+                signers=self._catalogue.signers.trusted(),
+            )  # fmt: skip
             self._deployments.saw(name, target, state="starting", version=version)
             self._cluster.start(spec, deployment.replicas)
             self._replicas[app] = deployment.replicas
-        elif seen.state == "running":
+        elif seen.state == "running" and not REFUSED.search(seen.message):
             current = {
                 "app": app, "version": version,
                 "manifest": self._catalogue.manifest(name, version).model_dump(mode="json"),
             } if running != app else None  # fmt: skip
             self._deployments.saw(name, target, state="running", version=version, running=current)
             return {app}
-        elif seen.state == "failed":
+        elif seen.state in ("failed", "running"):
             self._deployments.saw(
-                name, target, state="failed", message=plain_reason(seen.message), version=version
-            )
+                name, target, state="failed", message=plain_reason(seen.message), version=version,
+                refused=REFUSED.search(seen.message) is not None,
+            )  # fmt: skip
         return {app, running}
 
     def _remove(self, status: dict[str, AppStatus], needed: set[str]) -> None:

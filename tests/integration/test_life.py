@@ -13,11 +13,15 @@ from support import command, wait_for
 from citybrain.core.errors import (
     AlgorithmNotFound,
     BadKey,
+    BadPackage,
     DigestMismatch,
     GateNotPassed,
+    InvalidInput,
     MissingKey,
     NotAllowed,
     NotGranted,
+    RowNotFound,
+    SignatureWrong,
 )
 from citybrain.core.schemas import NewGrant, NewKey
 from citybrain.models.package import MANIFEST
@@ -238,7 +242,7 @@ def test_a_changed_file_never_starts(platform, tmp_path):
         Predictor.open(folder, digest=digest)
 
 
-def test_a_version_that_cannot_start_says_why(platform, tmp_path):
+def test_a_broken_model_is_refused_where_it_is_handed_in(platform, tmp_path):
     folder = tmp_path / "broken-sum"
     command(platform.home.root, "init", str(folder), "--task", "tensor")
     manifest = yaml.safe_load((folder / MANIFEST).read_text().replace("...", "[]"))
@@ -247,12 +251,91 @@ def test_a_version_that_cannot_start_says_why(platform, tmp_path):
     (folder / MANIFEST).write_text(yaml.safe_dump(manifest))
     (folder / "model.onnx").write_bytes(b"this is no graph")
     with platform.client() as city:
-        version = city.register(folder, "broken-sum")
-        found = city.deploy("broken-sum", str(version.version))
-        assert found.state == "failed"
-        assert "is not an ONNX model that loads" in found.message
-        assert "not an ONNX model" in city.logs("broken-sum", "1")["message"]
-        city.undeploy("broken-sum", "1")
+        with pytest.raises(BadPackage, match="not an ONNX model"):
+            city.register(folder, "broken-sum")
+        with pytest.raises(AlgorithmNotFound):
+            city.algorithm("broken-sum")
+
+
+@pytest.fixture
+def doubler(platform, tmp_path):
+    """A version of its own that a test may harm: name, number, the folder that replicas load."""
+    from onnx import TensorProto, helper
+
+    name = f"doubler-{tmp_path.name[-12:].lower().replace('_', '')}".rstrip("-")
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    graph = helper.make_graph(
+        [node], name, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "double.onnx"
+    path.write_bytes(model.SerializeToString())
+    with platform.client() as city:
+        card = {"owner": "platform", "licence": "MIT", "domain": "traffic"}
+        version = city.register(path, name, card=card)
+        yield name, version.version, platform.home.packages / version.digest
+        try:
+            city.undeploy(name, str(version.version))
+        except RowNotFound:
+            pass
+
+
+def test_one_flipped_byte_and_the_version_does_not_start_and_says_why(platform, doubler):
+    name, version, folder = doubler
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[20] ^= 1
+    (folder / "model.onnx").write_bytes(data)
+    with platform.client() as city:
+        assert city.deploy(name, str(version)).state == "failed"
+        (found,) = [d for d in city.deployments() if d.algorithm == name]
+        assert "not those that were registered" in found.message
+        assert "not those that were registered" in city.logs(name, str(version))["message"]
+        acts = [entry.action for entry in city.audit() if entry.object == f"{name}@{version}"]
+        assert "version.refused" in acts
+
+
+def test_a_revoked_signers_versions_are_refused_until_they_are_signed_again(platform, doubler):
+    name, version, _ = doubler
+    with platform.client() as city:
+        (first,) = [k for k, v in city.signers().items() if v["state"] == "signs"]
+        with pytest.raises(InvalidInput, match="signs now"):
+            city.revoke_signer(first)
+        city.rotate_signer()
+        assert city.deploy(name, str(version)).state == "running", "the old key is trusted still"
+        city.undeploy(name, str(version))
+        wait_for(lambda: name not in {d.algorithm for d in city.deployments()})
+        revoked = city.signers()
+        try:
+            city.revoke_signer(first)
+            with pytest.raises(SignatureWrong, match="revoked"):
+                city.deploy(name, str(version))
+            city.sign(name, version)
+            assert city.deploy(name, str(version)).state == "running"
+            answer = city.predict(name, [{"tensors": {"x": [1.0, 2.0, 3.0]}}])
+            assert answer["results"] == [{"tensors": {"y": [2.0, 4.0, 6.0]}}]
+        finally:  # the other tests' versions were signed by it
+            revoked[first]["state"] = "trusted"
+            path = platform.home.root / "secrets" / "signers.json"
+            path.write_text(json.dumps(revoked))
+
+
+def test_files_swapped_behind_the_platform_are_not_loaded(platform, doubler):
+    """MLflow's tags are moved by hand: the digest of one version on another."""
+    from citybrain.registry.runs import DIGEST
+    from citybrain.registry.tracker import open_client
+
+    name, version, _ = doubler
+    with platform.client() as city:
+        other = city.version("crowd-level", "1").digest
+        own = city.version(name, str(version)).digest
+        client = open_client(platform.home.mlflow)
+        client.set_model_version_tag(name, str(version), DIGEST, other)
+        with pytest.raises(SignatureWrong, match="belongs to another"):
+            city.deploy(name, str(version))
+        with pytest.raises(InvalidInput, match="not those that were registered"):
+            city.sign(name, version)
+        client.set_model_version_tag(name, str(version), DIGEST, own)
 
 
 def test_secrets_are_readable_by_their_owner_only(platform):

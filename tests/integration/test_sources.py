@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support_models import BUILDERS, manifest_of, write_package
 
 from citybrain.core.errors import BadPackage, InvalidInput, Unavailable, VersionNotFound
 from citybrain.core.settings import IntakeSettings
@@ -112,6 +113,21 @@ def test_pictures_without_a_task_are_not_guessed(network, tmp_path):
     with pytest.raises(BadPackage, match="does not say what it answers") as refused:
         take(tmp_path / "net.pt2", tmp_path)
     assert "--task" in refused.value.hint
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_a_transformers_folder_tells_its_task_and_options(family, tmp_path):
+    """What save_pretrained wrote is enough, but for what no file says: the clock of a series."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    BUILDERS[family](folder)
+    said = {"patchtst": {"step_seconds": 300}, "whisper": {"language": "en", "max_new_tokens": 12}}
+    ours, _ = take(folder, tmp_path, options=said.get(family, {}))
+    assert ours.package.manifest.task == manifest_of(family)["task"]
+    assert ours.package.manifest.runtime == "transformers"
+    reference = Predictor.open(write_package(family, tmp_path / "by-hand"))
+    items = ours.task.example()
+    assert ours.predict(items) == reference.predict(items)
 
 
 @needs_namespaces

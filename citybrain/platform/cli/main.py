@@ -16,6 +16,7 @@ from citybrain.platform.cli import (
     people,
     registering,
     running,
+    signers,
 )
 from citybrain.platform.cli.output import explain
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (local, making, registering, catalogue, lifecycle, running, people):
+for module in (local, making, registering, catalogue, lifecycle, signers, running, people):
     module.add_to(app)
 
 

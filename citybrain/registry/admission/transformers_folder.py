@@ -53,18 +53,51 @@ def as_draft(folder: Path, out: Path, wanted: Wanted) -> Draft:
 
 
 def _options(task: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """What the folder's own files say of the task's options; the developer's words go over them."""
     labels = config.get("id2label") or {}
+    looks = _json(folder / "preprocessor_config.json", missing={})
+    found: dict[str, Any] = {}
     if task.endswith("classification") and labels:
         found["labels"] = [str(labels[key]) for key in sorted(labels, key=int)]
-    looks = _json(folder / "preprocessor_config.json", missing={})
+    if task == "text-classification" and config.get("max_position_embeddings"):
+        found["max_length"] = min(int(config["max_position_embeddings"]), 512)
     if task == "image-classification":
         size = looks.get("size") or {}
         side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
         found["image_size"] = int(side or config.get("image_size", 224))
         if looks.get("do_normalize", True) and looks.get("image_mean"):
             found["mean"], found["std"] = looks["image_mean"], looks["image_std"]
+    if task == "transcription":
+        found |= _hearing(config, folder)
+    if task == "speech-synthesis":
+        found["sample_rate"] = int(config.get("sampling_rate", 16_000))
+        found["speakers"] = max(1, int(config.get("num_speakers") or 1))
+    if task == "forecasting":
+        head = {"mse": "point", "nll": str(config.get("distribution_output", "")).replace("_", "-")}
+        found |= {
+            "context": config.get("context_length"), "horizon": config.get("prediction_length"),
+            "calendar": False, "head": head.get(str(config.get("loss")), "point"),
+        }  # fmt: skip
     return found
+
+
+def _hearing(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Transcription: whisper writes by its tokenizer, the others by the letters of vocab.json."""
+    if config.get("model_type") == "whisper":
+        return {"features": "whisper"}
+    vocabulary = _json(folder / "vocab.json", missing={})
+    if not vocabulary:
+        return {}
+    tokens = sorted(vocabulary, key=lambda token: int(vocabulary[token]))
+    told = _json(folder / "tokenizer_config.json", missing={})
+    names = ("pad_token", "bos_token", "eos_token", "unk_token")
+    special = [str(told[name]) for name in names if isinstance(told.get(name), str)]
+    space = str(told.get("word_delimiter_token", "|"))
+    return {
+        "features": "waveform", "tokens": tokens, **({"space": space} if space in tokens else {}),
+        "unwritten": [token for token in special[1:] if token in tokens],
+        "blank": int(config.get("pad_token_id") or 0),
+    }  # fmt: skip
 
 
 def _json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:

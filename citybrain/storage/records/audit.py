@@ -27,6 +27,12 @@ def note(session: Session, actor: Actor, action: str, target: str, **detail: Any
     )
 
 
+def write(database: Database, actor: Actor, action: str, target: str, **detail: Any) -> None:
+    """Write down an act whose truth lies elsewhere than in the database."""
+    with database.write() as session:
+        note(session, actor, action, target, **detail)
+
+
 def entries(database: Database, *, after: int = 0, limit: int = 200) -> list[AuditEntry]:
     """The newest entries after this id, newest first."""
     query = select(AuditRow).where(AuditRow.id > after).order_by(AuditRow.id.desc()).limit(limit)

@@ -15,6 +15,8 @@ from citybrain.storage.records.history import refuse_withdrawn
 from citybrain.storage.records.past import note_served, note_wanted
 from citybrain.storage.tables import DeploymentRow
 
+RECONCILER = Actor(key="reconciler", department="platform", role="admin")
+
 
 class Deployments:
     """Wanted state; the reconciler alone writes the seen state."""
@@ -79,9 +81,12 @@ class Deployments:
 
     def saw(
         self, algorithm: str, target: str, *, state: str, message: str = "", version: int = 0,
-        running: dict[str, Any] | None = None,
+        running: dict[str, Any] | None = None, refused: bool = False,
     ) -> None:  # fmt: skip
-        """What the reconciler saw; nothing is written when nothing changed."""
+        """What the reconciler saw; nothing is written when nothing changed.
+
+        `refused`: its files are not those that somebody vouched for, which the audit must know.
+        """
         with self._database.write() as session:
             row = session.get(DeploymentRow, (algorithm, target))
             if row is None or row.state == "removing":
@@ -92,6 +97,9 @@ class Deployments:
                 note_served(session, row, running, now())
             if seen != (row.state, row.message, row.version):
                 row.state, row.message, row.version = seen
+                if refused:
+                    object_ = f"{algorithm}@{row.version or target}"
+                    note(session, RECONCILER, "version.refused", object_, reason=message[:300])
 
     def forget(self, algorithm: str, target: str) -> None:
         """Remove the row of a deployment that was taken down."""

@@ -8,14 +8,21 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from citybrain.core.errors import AliasMoved, Conflict, NotAllowed, RowNotFound, VersionWithdrawn
+from citybrain.core.errors import (
+    AliasMoved,
+    Conflict,
+    DigestMismatch,
+    NotAllowed,
+    RowNotFound,
+    VersionWithdrawn,
+)
 from citybrain.core.schemas import Actor, AliasMove, Promotion
 from citybrain.storage.database import Database, bump, lock
 from citybrain.storage.history_tables import VersionEndRow
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import note
 from citybrain.storage.records.past import note_promotion
-from citybrain.storage.tables import AlgorithmRow, AliasMoveRow, PromotionRow
+from citybrain.storage.tables import AlgorithmRow, AliasMoveRow, AuditRow, PromotionRow
 
 
 class History:
@@ -39,6 +46,12 @@ class History:
     ) -> None:
         """Write a registered version down; the algorithm's first sets its owner and rule."""
         with self._database.write() as session:
+            before = _registered(session, algorithm, version)
+            if before not in ("", digest):
+                raise DigestMismatch(
+                    f"{algorithm}@{version} was registered with other files.",
+                    hint="Somebody wrote to MLflow behind the platform. Register them anew.",
+                )
             if session.get(AlgorithmRow, algorithm) is None:
                 session.add(
                     AlgorithmRow(name=algorithm, owner=owner, approval=approval, created_at=now())
@@ -50,6 +63,13 @@ class History:
                 f"{algorithm}@{version}",
                 digest=digest,
             )
+
+    def registered_digest(self, algorithm: str, version: int) -> str:
+        """The digest that a version was registered with, as the audit tells; RowNotFound."""
+        with self._database.read() as session:
+            if found := _registered(session, algorithm, version):
+                return found
+        raise RowNotFound(f"{algorithm}@{version} was never registered.")
 
     def algorithms(self) -> dict[str, tuple[str, str]]:
         """Owner and approval rule of each algorithm."""
@@ -267,3 +287,11 @@ def refuse_withdrawn(session: Session, algorithm: str, version: int) -> None:
             f"{algorithm}@{version} was withdrawn: {reasons[version]}.",
             hint=f"Choose another version: citybrain algorithms {algorithm}",
         )
+
+
+def _registered(session: Session, algorithm: str, version: int) -> str:
+    query = select(AuditRow.detail).where(
+        AuditRow.action == "version.register", AuditRow.object == f"{algorithm}@{version}"
+    )
+    found = session.scalars(query.order_by(AuditRow.id).limit(1)).first()
+    return str((found or {}).get("digest", ""))
