@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,14 @@ CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     "transcription": "AutoModelForCTC",
 }
-FORBIDDEN = {"auto_map", "quantization_config", "kernel_config", "use_kernels"}
+FORBIDDEN = {
+    "auto_map", "quantization_config", "kernel_config", "use_kernels", "trust_remote_code",
+}  # fmt: skip
+SIZES = re.compile(
+    r"hidden_size|intermediate_size|vocab_size|d_model|\w+_ffn_dim|\w*_heads|\w*layers"
+)
+"""Numbers that decide how much is built, and which are never larger than the weights' bytes."""
+MAX_LAYERS = 1000
 IMPLEMENTATIONS = {"attn_implementation", "experts_implementation"}
 
 
@@ -138,10 +146,10 @@ def _check_files(package: Package) -> None:
     if not (package.folder / WEIGHTS).is_file():
         raise BadPackage(f"The folder lacks {WEIGHTS}.")
     for path in [package.folder / CONFIG, *sorted(package.folder.glob("*_config.json"))]:
-        _check_config(path)
+        _check_config(path, (package.folder / WEIGHTS).stat().st_size)
 
 
-def _check_config(path: Path) -> None:
+def _check_config(path: Path, weights: int) -> None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -163,6 +171,10 @@ def _check_config(path: Path) -> None:
                     f"{path.name}: {key} asks for code or kernels beyond the installed library.",
                     hint="Only architectures of the transformers library itself are served.",
                 )
+            if SIZES.fullmatch(plain) and isinstance(value, int | float | str):
+                most = MAX_LAYERS if plain.endswith("layers") else max(weights, 4096)
+                if type(value) is not int or not 0 <= value <= most:
+                    raise BadPackage(f"{path.name}: {key} is not a number up to {most}.")
             if plain in IMPLEMENTATIONS and value not in (None, "eager", "sdpa"):
                 raise BadPackage(f"{path.name}: {key} may only be 'eager' or 'sdpa'.")
 
