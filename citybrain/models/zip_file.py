@@ -12,12 +12,12 @@ DIRECTORY_BYTES = 300
 
 
 def open_zip(path: Path, entries: int) -> zipfile.ZipFile:
-    """The archive; BadPackage or TooLarge before a hostile directory costs memory or time."""
+    """The archive; BadPackage, TooLarge or BadZipFile before a hostile directory costs memory or time."""
     with path.open("rb") as file:
         # What ZipFile itself will believe: it reads the whole directory, whatever count it tells.
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined] # noqa: SLF001
     if end is None:
-        raise BadPackage(f"{path.name} is not a whole zip archive.")
+        raise zipfile.BadZipFile("it is not a whole zip archive")
     if end[zipfile._ECD_SIZE] > entries * DIRECTORY_BYTES:  # type: ignore[attr-defined] # noqa: SLF001
         raise TooLarge(f"The archive {path.name} holds more than {entries} files.")
     opened = zipfile.ZipFile(path)

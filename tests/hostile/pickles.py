@@ -8,7 +8,7 @@ import zipfile
 from hostile.case import add, file_of, zip_of
 from hostile.opcodes import FORMS, GADGETS, call, whole
 
-PICKLE = r"pickle|checkpoint"
+PICKLE = r"pickle|checkpoint|twice|Bytes lie before"
 STATE = {"archive/version": b"3\n", "archive/byteorder": b"little"}
 
 

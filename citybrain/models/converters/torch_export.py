@@ -140,6 +140,8 @@ def _check_expression(text: str) -> None:
                 harmless = harmless and (_name(node) != "Pow" or _is_small_power(node))
             if isinstance(node, ast.Name) and "__" in node.id:
                 harmless = False
+            if isinstance(node, ast.Constant) and type(node.value) is int and node.value >> 63:
+                harmless = False
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 harmless = re.fullmatch(r"\w{1,40}", node.value) is not None
             if not harmless:

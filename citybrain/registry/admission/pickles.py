@@ -20,6 +20,7 @@ from citybrain.models.zip_file import open_zip
 MAX_PICKLE = 64 << 20
 MAX_OPCODES = 1_000_000
 MAX_RECORDS = 50_000
+MAX_DEPTH = 1000
 TORCH = re.compile(
     r"torch\._utils\._rebuild_(tensor|tensor_v2|parameter|parameter_with_state|qtensor)|"
     r"torch\.(Size|device|dtype|\w+Storage|storage\.(UntypedStorage|TypedStorage))|"
@@ -60,13 +61,16 @@ def names_in(data: bytes) -> set[str]:
     found: set[str] = set()
     memo: dict[int, Any] = {}
     stack: list[Any] = []  # strings that were pushed last; anything else is None
-    ended = -1
+    ended, depth = -1, 0
     argument: Any
     try:
         for count, (opcode, argument, place) in enumerate(pickletools.genops(data)):
             name = opcode.name
             if count > MAX_OPCODES:
                 raise BadPackage(f"A pickle of more than {MAX_OPCODES} steps is not looked into.")
+            depth += (name == "MARK") - (pickletools.markobject in opcode.stack_before)
+            if depth > MAX_DEPTH:
+                raise BadPackage(f"A pickle nests more than {MAX_DEPTH} deep.")
             if name in STRINGS:
                 stack.append(argument)
             elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
@@ -141,7 +145,11 @@ def _names_of(name: str, opened: zipfile.ZipFile) -> set[str]:
 
 def check_program(path: Path) -> None:
     """The example inputs in a `.pt2` are a checkpoint of their own; BadPackage if it could run code."""
-    with open_zip(path, MAX_RECORDS) as opened:
+    try:
+        opened = open_zip(path, MAX_RECORDS)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise BadPackage(f"{path.name} is not what torch.export.save writes.") from error
+    with opened:
         for entry in opened.infolist():
             if "/data/sample_inputs/" not in entry.filename:
                 continue
