@@ -80,12 +80,12 @@ package("recipe-unknown", MANIFEST.replace("runtime: onnx", "runtime: torch").re
 package(
     "options-lie",
     MANIFEST.replace("[-1, 4]", "[-1, 400000000000]"),
-    says="algorithm|tensor|option|input",
+    says="algorithm|tensor|option|input|memory",
 )
 package(
     "options-negative",
     MANIFEST.replace("[-1, 4]", "[-1, -400]"),
-    says="algorithm|tensor|option|input",
+    says="algorithm|tensor|option|input|memory",
 )
 package("weights-junk", files={"model.onnx": b"\xff" * 100}, says=r"model\.onnx")
 package("weights-a-pickle", files={"model.onnx": payload}, says=r"model\.onnx")
