@@ -37,14 +37,15 @@ took: dict[str, tuple[float, int]] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def table():
+def table(request):
     """Print the slowest cases and the largest when all are done."""
     yield
     slow = sorted(took.items(), key=lambda item: -item[1][0])[:10]
     large = sorted(took.items(), key=lambda item: -item[1][1])[:3]
-    print(f"\n{len(took)} hostile cases; slowest, then largest:", file=sys.__stdout__)
-    for name, (seconds, memory) in slow + large:
-        print(f"  {seconds:6.2f} s {memory >> 20:5d} MB  {name}", file=sys.__stdout__)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{len(took)} hostile cases; slowest, then largest:")
+        for name, (seconds, memory) in slow + large:
+            print(f"  {seconds:6.2f} s {memory >> 20:5d} MB  {name}")
 
 
 @pytest.fixture(scope="module")
