@@ -116,7 +116,7 @@ class Package:
                     f"{path.relative_to(folder)} may hold a pickle, which can run code when loaded.",
                     hint="Save weights as safetensors or ONNX.",
                 )
-        if not (folder / manifest.weights).exists():
+        if not (folder / manifest.weights).is_file():
             raise BadPackage(f"{MANIFEST} names {manifest.weights!r}, and the folder lacks it.")
         return cls(folder, manifest)
 

@@ -8,6 +8,7 @@ that is refused; the classes are those of the installed library.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from citybrain.models.package import UNSAFE, Package, package_files
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-FORBIDDEN = {"auto_map", "quantization_config", "kernel_config", "use_kernels", "custom_generate"}
+FORBIDDEN = {
+    "auto_map", "quantization_config", "kernel_config", "use_kernels", "custom_generate",
+    "trust_remote_code",
+}  # fmt: skip
+SIZES = re.compile(
+    r"hidden_size|intermediate_size|vocab_size|d_model|\w+_ffn_dim|\w*_heads|\w*layers"
+)
+"""Numbers that decide how much is built, and which are never larger than the weights' bytes."""
+MAX_LAYERS = 1000
 IMPLEMENTATIONS = {"attn_implementation", "experts_implementation"}
 
 
@@ -38,7 +47,7 @@ def check_files(package: Package) -> None:
     if not (package.folder / WEIGHTS).is_file():
         raise BadPackage(f"The folder lacks {WEIGHTS}.")
     for path in [package.folder / CONFIG, *sorted(package.folder.glob("*_config.json"))]:
-        _check_config(path)
+        _check_config(path, (package.folder / WEIGHTS).stat().st_size)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def check_labels(package: Package, model: Any) -> None:
         raise BadPackage(f"algorithm.yaml lists the labels in another order than {CONFIG}.")
 
 
-def _check_config(path: Path) -> None:
+def _check_config(path: Path, weights: int) -> None:
     stack: list[Any] = [read_object(path)]
     while stack:
         node = stack.pop()
@@ -107,5 +116,9 @@ def _check_config(path: Path) -> None:
                     f"{path.name}: {key} asks for code or kernels beyond the installed library.",
                     hint="Only architectures of the transformers library itself are served.",
                 )
+            if SIZES.fullmatch(plain) and isinstance(value, int | float | str):
+                most = MAX_LAYERS if plain.endswith("layers") else max(weights, 4096)
+                if not isinstance(value, int) or not 0 <= value <= most:
+                    raise BadPackage(f"{path.name}: {key} is not a number up to {most}.")
             if plain in IMPLEMENTATIONS and value not in (None, "eager", "sdpa"):
                 raise BadPackage(f"{path.name}: {key} may only be 'eager' or 'sdpa'.")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from citybrain.core.errors import InvalidInput
 
 Schema = TypeVar("Schema", bound=BaseModel)
-MAX_BYTES = 1_000_000
+MAX_BYTES = 250_000
 
 
 def read_yaml(path: Path, schema: type[Schema], error: type[InvalidInput]) -> Schema:
@@ -29,10 +29,9 @@ def parse_yaml(raw: bytes, name: str, schema: type[Schema], error: type[InvalidI
     if len(raw) > MAX_BYTES:
         raise error(f"{name} is larger than {MAX_BYTES} bytes.")
     try:
-        text = raw.decode()
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_aliases(text, name, error)
-        data = yaml.safe_load(text)
+        loader = _Plain(raw.decode())
+        node = loader.get_single_node()
+        data = loader.construct_document(node) if node else None
     except UnicodeDecodeError as reason:
         raise error(f"{name} is not UTF-8 text.") from reason
     except yaml.MarkedYAMLError as reason:
@@ -52,15 +51,17 @@ def parse_yaml(raw: bytes, name: str, schema: type[Schema], error: type[InvalidI
         raise error(f"{found}.") from reason
 
 
-def _refuse_aliases(text: str, name: str, error: type[InvalidInput]) -> None:
-    # Anchors let a few lines stand for gigabytes, and nothing here needs them.
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise error(f"{name}:{_mark(event)}: aliases (*name) are not accepted.")
+class _Plain(yaml.SafeLoader):
+    """Plain data without aliases, read once: node first, for the lines, then the data."""
 
-
-def _mark(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark else 1
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # Anchors let a few lines stand for gigabytes, and nothing here needs them.
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not accepted", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
 
 
 def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:

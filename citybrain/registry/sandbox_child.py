@@ -50,6 +50,9 @@ def enter_root(work: str, readable: list[str]) -> None:
     _mount("", "/", "", MS_REC | MS_PRIVATE)
     root = f"{work}/tmp"  # noqa: S108 - any folder will do to hang the new root on
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    # Before the rest: what is readable may itself lie in /tmp, as a clone there does.
+    Path(root, "tmp").mkdir()
+    _mount("tmpfs", f"{root}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=512m,mode=1777")  # noqa: S108
     for path in readable:
         inside = root + path
         if os.path.islink(path):  # noqa: PTH114 - before the root is left
@@ -62,13 +65,12 @@ def enter_root(work: str, readable: list[str]) -> None:
             Path(inside).parent.mkdir(parents=True, exist_ok=True)
             Path(inside).touch()
         _bind(path, inside)
-    for name in ("dev", "dev/shm", "proc", "job", "tmp", ".old"):
+    for name in ("dev", "dev/shm", "proc", "job", ".old"):
         Path(root, name).mkdir(exist_ok=True)
     for device in DEVICES:
         Path(root, "dev", device).touch()
         _mount(f"/dev/{device}", f"{root}/dev/{device}", "", MS_BIND)
     _mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64m")  # noqa: S108
-    _mount("tmpfs", f"{root}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=512m,mode=1777")  # noqa: S108
     try:
         _mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         _bind(f"{root}/proc/sys", f"{root}/proc/sys")

@@ -54,6 +54,11 @@ CHECKS = (
         "wrong input", "the table of wrong input on every path over HTTP",
         ("tests/integration/test_wrong_input.py",), 1, "INPUT_SEED",
     ),
+    Check(
+        "hostile packages", "pickles, programs, archives, bombs, tensors, graphs and packages made "
+        "to harm, and 2,000 random archives: refused with a reason, nothing run, nothing outside",
+        ("tests/hostile",), 1, "HOSTILE_SEED",
+    ),
 )  # fmt: skip
 
 

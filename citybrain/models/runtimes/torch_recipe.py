@@ -24,6 +24,7 @@ class TorchRecipe(Runtime):
     """Weights: one `.safetensors` file whose keys are exactly the network's."""
 
     def load(self, package: Package, *, threads: int = 1) -> None:
+        _recipe(package)  # before torch, which takes seconds to import
         with needs():
             import torch
         torch.set_num_threads(threads)
@@ -72,15 +73,21 @@ class TorchRecipe(Runtime):
         return torch.from_numpy(owned).to(self._device)
 
 
-def _network(package: Package) -> Any:
-    """The recipe's network for these options; whatever goes wrong is the package's fault."""
+def _recipe(package: Package) -> Any:
     recipe = package.manifest.lineage.recipe
     if not recipe:
         raise BadPackage("algorithm.yaml: lineage.recipe: the torch runtime needs it.")
     try:
-        return RECIPES.get(recipe).network(package.manifest.options)
+        return RECIPES.get(recipe)
     except PluginNotFound as error:
         raise BadPackage(f"algorithm.yaml: lineage.recipe: {error}") from error
+
+
+def _network(package: Package) -> Any:
+    """The recipe's network for these options; whatever goes wrong is the package's fault."""
+    recipe = package.manifest.lineage.recipe
+    try:
+        return _recipe(package).network(package.manifest.options)
     except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise BadPackage(
             f"algorithm.yaml: options: the network of {recipe} cannot be built: "

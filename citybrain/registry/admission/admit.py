@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from citybrain.core.errors import BadPackage
 from citybrain.models.package import MANIFEST, Package
 from citybrain.registry.admission.archive import only_regular
-from citybrain.registry.sandbox import Limits, isolation, run_isolated
+from citybrain.registry.sandbox import Isolation, Limits, isolation, run_isolated
 
 STEPS = "citybrain.registry.admission"
 
@@ -22,25 +23,38 @@ class Admitted:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-def admit(source: Path, work: Path, card: dict[str, Any], limits: Limits) -> Admitted:
+def admit(
+    source: Path,
+    work: Path,
+    card: dict[str, Any],
+    limits: Limits,
+    *,
+    how: Isolation | None = None,
+) -> Admitted:
     """Open, convert if need be, and examine a file or folder; BadPackage, TooLarge say why not.
 
     `work` is an empty folder of the caller's, who removes it. The first sandbox may have been taken
     over by what it opened, so its result is examined in a second one that never saw the source.
+    `how` is the best isolation that the machine gives, unless told.
     """
-    report: dict[str, Any] = {"isolation": isolation()[0].value}
+    if source.is_symlink() or not (source.is_dir() or source.is_file()):
+        raise BadPackage(f"{source.name} is not a regular file or a folder.")
+    how = how or isolation()[0]
+    report: dict[str, Any] = {"isolation": how.value}
     package = source
     if not (source.is_dir() and _is_plain(source)) or card.get("task") or card.get("options"):
         opened = work / "open"
         _copy(source, opened / "in")
         report |= run_isolated(
-            f"{STEPS}.opening:open_source", opened, {"card": card}, limits=limits
+            f"{STEPS}.opening:open_source", opened, {"card": card}, limits=limits, how=how
         )
         package = opened / "out"
     only_regular(package)
     examined = work / "examine"
     _copy(package, examined / "in")
-    report["examined"] = run_isolated(f"{STEPS}.examining:examine", examined, {}, limits=limits)
+    report["examined"] = run_isolated(
+        f"{STEPS}.examining:examine", examined, {}, limits=limits, how=how
+    )
     Package.open(package)
     return Admitted(package, report)  # not the examined copy, which the second sandbox could write
 

@@ -6,8 +6,11 @@ Python's `tarfile` before 3.12 has no safe default, and its `data` filter was pa
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,10 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from citybrain.core.errors import BadPackage, TooLarge
 from citybrain.models.package import check_relative
+from citybrain.models.zip_file import open_zip
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_ENTRIES = 5_000
@@ -27,9 +31,19 @@ MAX_RATIO = 100
 SMALL = 1 << 20
 """A file or an archive below this may be compressed as well as it likes."""
 CHUNK = 1 << 20
+MAX_DEPTH = 20
+MAX_HEADER = 64 << 10
+DESCRIBING = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+UNPACK: dict[str, Callable[..., Any]] = {
+    "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open, "tgz": gzip.open,
+}  # fmt: skip
 BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
-    NotImplementedError, RuntimeError, ValueError, OverflowError,
+    NotImplementedError, RuntimeError, ValueError, OverflowError, TypeError, IndexError, KeyError,
+    struct.error,
 )  # fmt: skip
 
 
@@ -71,7 +85,9 @@ def extract(archive: Path, out: Path) -> None:
                         raise TooLarge(_too_much(allowed))
                     file.write(chunk)
     except BROKEN as error:
-        raise BadPackage(f"The archive cannot be read: {str(error)[:200]}.") from error
+        # An OSError's text would tell where the files lie.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadPackage(f"The archive cannot be read: {reason[:200]}.") from error
     if not seen:
         raise BadPackage("The archive is empty.")
 
@@ -94,16 +110,12 @@ def _members(archive: Path) -> Iterator[Member]:
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as opened:
-        entries = opened.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise TooLarge(f"The archive holds more than {MAX_ENTRIES} files.")
-        _no_overlap(entries)
-        for entry in entries:
+    with open_zip(archive, MAX_ENTRIES) as opened:
+        for entry in opened.infolist():
             if entry.flag_bits & 1:
                 raise BadPackage(f"{entry.filename[:80]!r} is encrypted.")
             kind = entry.external_attr >> 28
-            if entry.is_dir():
+            if entry.filename.endswith("/"):  # is_dir() fails on an empty name
                 check_relative(entry.filename.rstrip("/"))
                 continue
             if kind not in (0, 8):  # Unix mode: absent, or a regular file
@@ -113,24 +125,20 @@ def _zip_members(archive: Path) -> Iterator[Member]:
             yield Member(entry.filename, entry.file_size, partial(opened.open, entry))
 
 
-def _no_overlap(entries: list[zipfile.ZipInfo]) -> None:
-    """Entries that share bytes make small archives unpack to anything (Fifield, 2019)."""
-    end = 0
-    for entry in sorted(entries, key=lambda item: item.header_offset):
-        if entry.header_offset < end:
-            raise BadPackage(f"{entry.filename[:80]!r} overlaps another file of the archive.")
-        end = entry.header_offset + 30 + entry.compress_size
-
-
 def _tar_members(archive: Path) -> Iterator[Member]:
-    # `r|*` reads once from front to back: no seeking to where the archive would like us to.
-    with tarfile.open(archive, "r|*") as opened:
+    # `r|` reads once from front to back: no seeking to where the archive would like us to. Unpacked
+    # by us: tarfile's own stream makes 10 KB of .bz2 into gigabytes at once.
+    unpack = next((u for end, u in UNPACK.items() if archive.name.lower().endswith(end)), Path.open)
+    with (
+        unpack(archive, "rb") as plain,
+        tarfile.open(fileobj=plain, mode="r|", tarinfo=_Careful) as opened,
+    ):
         for count, entry in enumerate(opened):
             if count > MAX_ENTRIES:
                 raise TooLarge(f"The archive holds more than {MAX_ENTRIES} entries.")
             if entry.isdir():
-                if (name := entry.name.rstrip("/").removeprefix("./")) not in ("", "."):
-                    check_relative(name)
+                if entry.name.rstrip("/") != ".":  # `tar -C folder .` begins with the folder itself
+                    check_relative(entry.name.rstrip("/").removeprefix("./"))
                 continue
             if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.sparse is not None:
                 raise BadPackage(f"{entry.name[:80]!r} is not a regular file.")
@@ -142,9 +150,21 @@ def _tar_members(archive: Path) -> Iterator[Member]:
             )  # fmt: skip
 
 
+class _Careful(tarfile.TarInfo):
+    """Headers that describe the next one are read into memory whole; so only small ones."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in DESCRIBING and self.size > MAX_HEADER:
+            raise BadPackage(f"The archive holds a header of {self.size} bytes.")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
 def only_regular(folder: Path) -> None:
     """Whatever wrote this folder: regular files with one name each, or BadPackage."""
     for root, folders, files in os.walk(folder):
+        if len(Path(root).relative_to(folder).parts) > MAX_DEPTH:
+            raise BadPackage(f"The folder is more than {MAX_DEPTH} folders deep.")
         for name in (*folders, *files):
             path = Path(root, name)
             found = path.lstat()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,11 @@ from citybrain.models.package import MANIFEST, Package, package_files
 from citybrain.models.predictor import Predictor
 from citybrain.registry.admission.archive import only_regular
 from citybrain.registry.admission.graphs import check_graph
+from citybrain.registry.admission.tensor_files import check_safetensors
 
-MAX_HEADER = 100 << 20
-TEXTS = {".yaml", ".yml", ".json", ".txt", ".md", ".csv", ".model", ".vocab", ""}
+TEXTS = {".yaml", ".yml", ".json", ".txt", ".md", ".csv", ".model", ".vocab"}
+BARE = {"licence", "license", "notice", "readme", "copying", "authors"}
+"""Names without a suffix that packages may hold."""
 TRIES = 20
 
 
@@ -31,7 +31,7 @@ def examine(work: Path, _request: dict[str, Any]) -> dict[str, Any]:
             facts["graph"] = check_graph(path)
         elif suffix == ".safetensors":
             check_safetensors(path)
-        elif suffix not in TEXTS:
+        elif path.name.startswith(".") or (suffix not in TEXTS and path.name.lower() not in BARE):
             raise BadPackage(
                 f"{path.name[:80]} is of a kind that packages do not hold.",
                 hint="A package holds .onnx, .safetensors, .json, .yaml, .txt, .md and .csv files.",
@@ -63,30 +63,3 @@ def _speed(predictor: Predictor) -> float:
 
 def _look_at() -> str:
     return f"Check task and options in {MANIFEST} against the model's inputs and outputs."
-
-
-def check_safetensors(path: Path) -> None:
-    """The header as data, before a library maps anything: sizes that lie are refused."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(8)
-        if len(head) < 8:
-            raise BadPackage(f"{path.name} is not a safetensors file.")
-        (length,) = struct.unpack("<Q", head)
-        if length > min(size - 8, MAX_HEADER):
-            raise BadPackage(f"{path.name}: the header claims {length} bytes.")
-        try:
-            header = json.loads(file.read(length))
-            spans = sorted(
-                tuple(entry["data_offsets"]) for name, entry in header.items()
-                if name != "__metadata__"
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BadPackage(f"{path.name}: the header cannot be read.") from error
-    end = 0
-    for begin, until in spans:
-        if begin != end or until < begin:
-            raise BadPackage(f"{path.name}: tensors overlap or leave gaps.")
-        end = until
-    if end != size - 8 - length:
-        raise BadPackage(f"{path.name}: {size - 8 - length} bytes of data, {end} described.")

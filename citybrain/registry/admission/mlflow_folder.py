@@ -6,6 +6,7 @@ of transformers); none of them is called, and a model that needs them is refused
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from citybrain.core.errors import BadPackage
 from citybrain.models.package import check_relative
 from citybrain.registry.admission.pickles import SAVE_SAFELY
 
-MAX_DESCRIPTION = 1_000_000
+MAX_DESCRIPTION = 200_000
+MAX_VALUES = 50_000
 WRAPPERS = {"mlflow.onnx", "mlflow.pytorch", "mlflow.sklearn", "mlflow.transformers"}
 """Loaders of pyfunc that only wrap another flavor of the same folder."""
 TRANSFORMERS_TASKS = {
@@ -65,7 +67,22 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise BadPackage("MLmodel cannot be read.") from error
     if not isinstance(found, dict) or not isinstance(found.get("flavors"), dict):
         raise BadPackage("MLmodel is not a description of a model.")
+    _bounded(found)
     return found
+
+
+def _bounded(root: Any) -> None:
+    """BadPackage for YAML whose anchors stand for far more than its text, or for themselves."""
+    stack, count = [root], 0
+    while stack:
+        node = stack.pop()
+        count += 1
+        if count > MAX_VALUES:
+            raise BadPackage(f"MLmodel holds more than {MAX_VALUES} values.")
+        if isinstance(node, dict):
+            stack += [*node.keys(), *node.values()]
+        elif isinstance(node, list | tuple | set):
+            stack += node
 
 
 def _inside(folder: Path, name: Any, what: str) -> Path:
@@ -104,6 +121,11 @@ def _pytorch(folder: Path, flavor: dict[str, Any]) -> tuple[Path, dict[str, Any]
 
 
 def _transformers(folder: Path, flavor: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    if flavor.get("peft_adaptor"):
+        raise BadPackage("This transformers model is an adapter (peft) of another one.")
+    kind = flavor.get("pipeline_model_type", "")
+    if not (isinstance(kind, str) and re.fullmatch(r"([A-Z]\w*For[A-Z]\w*|VitsModel|)", kind)):
+        raise BadPackage(f"MLmodel names the pipeline_model_type {str(kind)[:60]!r}.")
     model = _inside(folder, flavor.get("model_binary", "model"), "model")
     if not model.is_dir():
         raise BadPackage("This transformers model is not a folder that save_pretrained wrote.")

@@ -28,6 +28,7 @@ from citybrain.models.package import MANIFEST, UNSAFE, Manifest, file_digest
 from citybrain.models.yaml_file import read_yaml
 from citybrain.registry.admission import graphs, mlflow_folder, pickles, transformers_folder
 from citybrain.registry.admission.archive import extract, is_archive, only_regular, single_folder
+from citybrain.registry.admission.tensor_files import check_safetensors
 
 TAKEN = (
     "a folder with algorithm.yaml, .onnx, .pt2, .pt (state dict or YOLO), .safetensors, .skops, "
@@ -150,18 +151,21 @@ def _converter_for(source: Path, report: Report, *, isolated: bool) -> str:
                 f"{source.name} is a pickle, and this machine gives no namespaces to open it in.",
                 hint=pickles.SAVE_SAFELY["torch"],
             )
-        report.scan = pickles.tripwire(source)
         classes = pickles.check_checkpoint(source)
+        report.scan = pickles.tripwire(source)
         if any(name.startswith("ultralytics.") for name in classes):
             return "ultralytics"
         if classes:
             pickles.refuse(source, sorted(classes))
         return "torch-weights"
+    if source.suffix == ".safetensors":
+        check_safetensors(source)
+    if source.suffix == ".pt2":
+        pickles.check_program(source)
     for name in CONVERTERS:
         if source.suffix in CONVERTERS.get(name).takes:
             return name
     if source.suffix.lower() in UNSAFE:
-        pickles.tripwire(source)
         raise BadPackage(
             f"{source.name} may hold a pickle, which can run code when loaded.",
             hint=pickles.SAVE_SAFELY[""],

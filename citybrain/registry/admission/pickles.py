@@ -7,6 +7,7 @@ beside it, and its report is kept.
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import zipfile
@@ -14,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from citybrain.core.errors import BadPackage
+from citybrain.models.zip_file import open_zip
 
 MAX_PICKLE = 64 << 20
+MAX_OPCODES = 1_000_000
+MAX_RECORDS = 50_000
+MAX_DEPTH = 1000
 TORCH = re.compile(
     r"torch\._utils\._rebuild_(tensor|tensor_v2|parameter|parameter_with_state|qtensor)|"
     r"torch\.(Size|device|dtype|\w+Storage|storage\.(UntypedStorage|TypedStorage))|"
@@ -25,12 +30,18 @@ TORCH = re.compile(
 )
 """What a state dict of tensors needs, and nothing more."""
 ULTRALYTICS = re.compile(
-    r"ultralytics\.(nn|utils)\.[A-Za-z_.0-9]+|torch\.nn\.modules\.\w+\.\w+|"
-    r"builtins\.(getattr|slice|range)?|pathlib\.(PosixPath|WindowsPath|Path)|"
+    r"ultralytics\.(nn|utils)(\.[a-z_0-9]+){0,2}\.(v\d+)?[A-Z]\w*|torch\.nn\.modules\.\w+\.[A-Z]\w*|"
+    r"builtins\.(getattr|slice|range)|pathlib\.(PosixPath|WindowsPath|Path)|"
     r"types\.SimpleNamespace|argparse\.Namespace|numpy\.(dtype|ndarray)|"
     r"numpy(\._core|\.core)\.multiarray\.(scalar|_reconstruct)|datetime\.(datetime|date)"
 )
-"""Besides those of TORCH; the restricted loader of ultralytics decides again, name by name."""
+"""Besides those of TORCH, classes alone; the restricted loader of ultralytics decides again, name by name."""
+INPUTS = re.compile(rf"{TORCH.pattern}|torch\.utils\._pytree\.\w+")
+"""What the example inputs of a program may name: tensors in tuples and dicts."""
+RECORD = re.compile(
+    r"[^/]+/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|"
+    r"\.data/(version|serialization_id))"
+)
 STRINGS = {
     "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING",
     "SHORT_BINSTRING",
@@ -50,11 +61,16 @@ def names_in(data: bytes) -> set[str]:
     found: set[str] = set()
     memo: dict[int, Any] = {}
     stack: list[Any] = []  # strings that were pushed last; anything else is None
-    ended = -1
+    ended, depth = -1, 0
     argument: Any
     try:
-        for opcode, argument, place in pickletools.genops(data):
+        for count, (opcode, argument, place) in enumerate(pickletools.genops(data)):
             name = opcode.name
+            if count > MAX_OPCODES:
+                raise BadPackage(f"A pickle of more than {MAX_OPCODES} steps is not looked into.")
+            depth += (name == "MARK") - (pickletools.markobject in opcode.stack_before)
+            if depth > MAX_DEPTH:
+                raise BadPackage(f"A pickle nests more than {MAX_DEPTH} deep.")
             if name in STRINGS:
                 stack.append(argument)
             elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
@@ -90,20 +106,9 @@ def check_checkpoint(path: Path) -> set[str]:
 
     Returns those beyond a plain state dict: empty, or the classes of ultralytics.
     """
-    tripwire(path)
     try:
-        with zipfile.ZipFile(path) as opened:
-            members = [item for item in opened.infolist() if item.filename.endswith(".pkl")]
-            if any(item.file_size > MAX_PICKLE for item in members):
-                raise BadPackage("The checkpoint's pickle is too large.")
-            if len(members) != 1 or not members[0].filename.endswith("/data.pkl"):
-                raise BadPackage(
-                    f"{path.name} is not a checkpoint that torch.save wrote.",
-                    hint=SAVE_SAFELY["torch"],
-                )
-            if any("/code/" in item.filename for item in opened.infolist()):
-                raise BadPackage(f"{path.name} is TorchScript.", hint=SAVE_SAFELY["torch"])
-            names = names_in(opened.read(members[0]))
+        with open_zip(path, MAX_RECORDS) as opened:
+            names = _names_of(path.name, opened)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise BadPackage(
             f"{path.name} is not a checkpoint that torch 1.6 or later wrote.",
@@ -113,6 +118,50 @@ def check_checkpoint(path: Path) -> set[str]:
     if strange := sorted(name for name in other if not ULTRALYTICS.fullmatch(name)):
         refuse(path, strange)
     return other
+
+
+def _names_of(name: str, opened: zipfile.ZipFile) -> set[str]:
+    """The names in the one pickle of a checkpoint; every other record is raw bytes."""
+    found: set[str] | None = None
+    for entry in opened.infolist():
+        if "/code/" in entry.filename or entry.filename.endswith("/constants.pkl"):
+            raise BadPackage(f"{name} is TorchScript, not a checkpoint.", hint=SAVE_SAFELY["torch"])
+        # torch stores its records as they are; a compressed one was made to be small.
+        if not RECORD.fullmatch(entry.filename) or entry.compress_type != zipfile.ZIP_STORED:
+            raise BadPackage(
+                f"{name} is not a checkpoint that torch.save wrote: {entry.filename[:80]!r}.",
+                hint=SAVE_SAFELY["torch"],
+            )
+        if entry.filename.endswith("/data.pkl"):
+            if found is not None or entry.file_size > MAX_PICKLE:
+                raise BadPackage(f"{name} holds two pickles, or one that is too large.")
+            found = names_in(opened.read(entry))
+    if found is None:
+        raise BadPackage(
+            f"{name} is not a checkpoint that torch.save wrote.", hint=SAVE_SAFELY["torch"]
+        )
+    return found
+
+
+def check_program(path: Path) -> None:
+    """The example inputs in a `.pt2` are a checkpoint of their own; BadPackage if it could run code."""
+    try:
+        opened = open_zip(path, MAX_RECORDS)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise BadPackage(f"{path.name} is not what torch.export.save writes.") from error
+    with opened:
+        for entry in opened.infolist():
+            if "/data/sample_inputs/" not in entry.filename:
+                continue
+            if entry.file_size > MAX_PICKLE:
+                raise BadPackage(f"{entry.filename[:80]} is larger than {MAX_PICKLE >> 20} MB.")
+            try:
+                with zipfile.ZipFile(io.BytesIO(opened.read(entry))) as inner:
+                    names = _names_of(entry.filename[:80], inner)
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+                raise BadPackage(f"{entry.filename[:80]} is not what torch.save writes.") from error
+            if strange := sorted(name for name in names if not INPUTS.fullmatch(name)):
+                refuse(Path(entry.filename), strange)
 
 
 def refuse(path: Path, names: list[str]) -> None:

@@ -26,6 +26,8 @@ def as_draft(folder: Path, out: Path, wanted: Wanted) -> Draft:
     """Copy what serving needs, and read labels, sizes and rates from the folder's own files."""
     config = _json(folder / "config.json")
     architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise BadPackage("config.json: architectures is not a list.")
     name = str(architectures[0]) if architectures else ""
     task = wanted.task or next((task for end, task in TASKS if name.endswith(end)), "")
     if not task:
@@ -47,7 +49,10 @@ def as_draft(folder: Path, out: Path, wanted: Wanted) -> Draft:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in KEPT:
             shutil.copyfile(path, out / path.name)
-    options = _options(task, config, folder)
+    try:
+        options = _options(task, config, folder)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise BadPackage("config.json: labels or sizes are not those of a model.") from error
     facts = {"architecture": name, "transformers": str(config.get("transformers_version", ""))[:20]}
     return Draft("config.json", runtime="transformers", task=task, options=options, facts=facts)
 
