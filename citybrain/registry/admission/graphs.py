@@ -55,7 +55,9 @@ def check_graph(path: Path) -> dict[str, Any]:
     functions = {(f.domain, f.name): f for f in model.functions}
     if len(functions) < len(model.functions) or any(f.domain in DOMAINS for f in model.functions):
         raise BadPackage(f"{path.name} defines a function twice, or in place of an operator.")
-    if len({o.domain for o in model.opset_import}) < len(model.opset_import):
+    # skl2onnx names the same version twice, which says nothing wrong.
+    imports = {(o.domain, o.version) for o in model.opset_import}
+    if len({domain for domain, _ in imports}) < len(imports):
         raise BadPackage(f"{path.name} imports two versions of the same operators.")
     if model.training_info:
         raise BadPackage(f"{path.name} holds training steps, which are not served.")
