@@ -106,6 +106,24 @@ def test_an_exported_torch_program(network, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
 
 
+def test_an_exported_program_of_numbers_passes_its_tensors_through(tmp_path):
+    import torch
+
+    class Pair(torch.nn.Module):
+        def forward(self, a, b):
+            return {"sum": a + b, "product": a * b}
+
+    example = (torch.ones(1, 4), torch.ones(1, 4))  # with a fixed row: calls go one by one
+    torch.export.save(torch.export.export(Pair(), example), tmp_path / "pair.pt2")
+    predictor, _ = take(tmp_path / "pair.pt2", tmp_path)
+    manifest = predictor.package.manifest
+    assert (manifest.task, manifest.max_batch) == ("tensor", 1)
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    first, second = (tensor.name for tensor in predictor.signature.inputs)
+    answer = predictor.infer([{first: rows, second: rows}])[0]
+    np.testing.assert_allclose(sorted(v.sum() for v in answer.values()), [132.0, 506.0])
+
+
 def test_pictures_without_a_task_are_not_guessed(network, tmp_path):
     import torch
 

@@ -108,6 +108,7 @@ def algorithm_page(request: Request, name: str, plane: Plane, key: Visitor) -> R
             (d for d in plane.truths.people.departments() if d.name == found.algorithm.owner), None
         ),
         may_approve=key.role in ("admin", "developer"),
+        admissions={v.version: plane.catalogue.report(name, v.version) for v in found.versions[:10]},
         card=_card(plane, found), drawing=_drawing(plane, found, deployments, key),
         changes=champion_changes(plane, name)[:3], affected=affected(plane, key).get(name, []),
         department_titles={d.name: d for d in plane.truths.people.departments()},

@@ -176,14 +176,14 @@ def _converter_for(source: Path, report: Report, *, isolated: bool) -> str:
 def _from_onnx(source: Path, out: Path) -> Draft:
     graphs.check_graph(source)
     shutil.copyfile(source, out / "model.onnx")
-    signature = OnnxSession(out / "model.onnx").signature()
-    pictures = [s for s in signature.inputs if len(s.shape) == 4 and 3 in (s.shape[1], s.shape[3])]
-    # A graph with pictures fits several tasks, and guessing would give wrong answers politely.
-    return Draft("model.onnx", task="" if pictures else "tensor")
+    return Draft("model.onnx")
 
 
 def _choose_task(draft: Draft, wanted: Wanted, session: OnnxSession) -> None:
-    if not (wanted.task or draft.task):
+    signature = session.signature()
+    pictures = [s for s in signature.inputs if len(s.shape) == 4 and 3 in (s.shape[1], s.shape[3])]
+    # A graph with pictures fits several tasks, and guessing would give wrong answers politely.
+    if pictures and not (wanted.task or draft.task):
         raise BadPackage(
             "The model takes pictures, and the file does not say what it answers.",
             hint="Say it: --task image-classification, --task object-detection, or --task tensor "
@@ -191,9 +191,9 @@ def _choose_task(draft: Draft, wanted: Wanted, session: OnnxSession) -> None:
         )
     if wanted.task and wanted.task != draft.task:
         draft.options = {}
-    draft.task = wanted.task or draft.task
+    draft.task = wanted.task or draft.task or "tensor"
     if draft.task == "tensor":
-        draft.options = tensor_options(session.signature())
+        draft.options = tensor_options(signature)
 
 
 def _write_manifest(draft: Draft, card: dict[str, Any], out: Path, report: Report) -> None:
