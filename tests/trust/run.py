@@ -41,8 +41,13 @@ CHECKS = (
         ("tests/integration/test_kills.py",), 20, "KILL_SEED",
     ),
     Check(
-        "races", "8 writers race for an alias, 200 rounds a unit, SQLite and PostgreSQL: one wins "
-        "each round, history is a line",
+        "registry kills", "kill -9 in the middle of register, promote and rollback, 25 kills a unit: "
+        "every acknowledged act is there, no half version, recovered in 5 s",
+        ("tests/integration/test_registry_kills.py",), 20, "REGISTRY_KILL_SEED",
+    ),
+    Check(
+        "races", "32 promoters race for the champion, 200 rounds a unit, SQLite and PostgreSQL: one "
+        "wins each round, readers always see one champion, history is a line",
         ("tests/integration/test_database.py", "-k", "racing"), 5, "RACE_SEED",
     ),
     Check(

@@ -1,0 +1,52 @@
+"""Registers, promotes and rolls back until somebody kills it; says so after each act.
+
+python tests/registry_worker.py HOME FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+from citybrain.core.errors import VersionNotFound
+from citybrain.core.settings import Settings
+from citybrain.platform.wiring import SYSTEM, build
+
+MANIFEST = {
+    "name": "flow", "title": {"zh": "车流", "en": "Flow"}, "task": "tabular-classification",
+    "runtime": "onnx", "weights": "model.onnx", "domain": "traffic", "owner": "traffic",
+    "licence": "Apache-2.0", "options": {"features": ["hour"], "labels": ["a", "b"]},
+}  # fmt: skip
+
+
+def say(**act):
+    """One line, on its way to the reader before the next act begins."""
+    print(json.dumps(act), flush=True)
+
+
+def main(home, work):
+    plane = build(Settings(home=Path(home)))
+    plane.projection.run()  # what the control process does first after a crash
+    say(act="started")
+    number = 0
+    while True:
+        number += 1
+        folder = Path(work) / f"{Path('/proc/self').resolve().name}-{number}"
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(f"weights {folder}".encode())
+        (folder / "algorithm.yaml").write_text(yaml.safe_dump(MANIFEST, allow_unicode=True))
+        version = plane.catalogue.register(folder, SYSTEM)
+        say(act="register", version=version.version, digest=version.digest)
+        done = plane.lifecycle.promote("flow", version.version, "staging", SYSTEM)
+        say(act="promote", version=done.version)
+        if number % 3 == 0:
+            try:
+                moved = plane.lifecycle.roll_back("flow", "staging", SYSTEM)
+            except VersionNotFound:
+                continue
+            say(act="rollback", version=moved.version, at=moved.at.isoformat())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
