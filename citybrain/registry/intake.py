@@ -15,10 +15,11 @@ from citybrain.core.schemas import Actor, Version
 from citybrain.core.settings import IntakeSettings
 from citybrain.registry.admission.admit import Admitted, admit
 from citybrain.registry.catalogue import Catalogue
-from citybrain.registry.sandbox import Limits
+from citybrain.registry.sandbox import Limits, run_isolated
 from citybrain.registry.sources import fetch
 
 AT_ONCE = 2
+QUANTIZE = "citybrain.registry.admission.quantizing:quantize"
 
 
 class Intake:
@@ -56,6 +57,20 @@ class Intake:
             )
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def to_int8(self, name: str, version: int, actor: Actor) -> Version:
+        """A version's INT8 form as the next version, beside it; its gate decides what it is worth."""
+        folder, _ = self._catalogue.folder(name, version)
+        size = self._catalogue.manifest(name, version).options.get("image_size", 8)
+        request = {"parent": f"{name}@{version}", "free_size": size if isinstance(size, int) else 8}
+        with tempfile.TemporaryDirectory(dir=self._home.work, prefix="int8-") as work:
+            shutil.copytree(folder, Path(work) / "quantize" / "in")
+            with self._slots:
+                told = run_isolated(QUANTIZE, Path(work) / "quantize", request, limits=self._limits)
+            admitted = self.admit(Path(work) / "quantize" / "out", Path(work) / "admitted", {})
+            return self._catalogue.register(
+                admitted.folder, actor, expected=name, report={**admitted.report, **told}
+            )
 
     def admit(self, source: Path, work: Path, card: Mapping[str, Any]) -> Admitted:
         """Admission alone, for versions that plain MLflow registered."""

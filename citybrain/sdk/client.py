@@ -91,6 +91,11 @@ class CityBrain(LifecycleCalls, DepartmentCalls):
         path, form = f"/api/v1/algorithms/{name}/versions", form_of(source, metrics, card)
         return self._one(Version, "POST", path, timeout=ADMISSION_SECONDS, **form)
 
+    def to_int8(self, name: str, version: int) -> Version:
+        """The INT8 form of a version as the next version."""
+        path = f"/api/v1/algorithms/{name}/versions/{version}/int8"
+        return self._one(Version, "POST", path, timeout=ADMISSION_SECONDS)
+
     def admission(self, name: str, version: int) -> dict[str, Any]:
         """What admission saw of a version: kind, conversion, parity, speed, scan."""
         return dict(self.call("GET", f"/api/v1/algorithms/{name}/versions/{version}/admission"))

@@ -123,6 +123,14 @@ def register_version(
         return plane.intake.take(taken, actor, card=told, metrics=figures, expected=name)
 
 
+@router.post("/algorithms/{name}/versions/{target}/int8", status_code=201)
+def to_int8(name: str, target: str, plane: Plane, actor: Developer) -> Version:
+    """The INT8 form of a version as the next version; its admission tells sizes, times and gaps."""
+    check_owner(plane, name, actor)
+    version = plane.catalogue.version(Ref(name, target))
+    return plane.intake.to_int8(name, version.version, actor)
+
+
 @router.get("/algorithms/{name}/versions/{target}/admission")
 def admission_report(name: str, target: str, plane: Plane, actor: AnyRole) -> dict[str, Any]:
     """What admission saw of a version: kind, conversion, parity, speed here, scan."""

@@ -42,12 +42,12 @@ def examine(work: Path, _request: dict[str, Any]) -> dict[str, Any]:
         facts["load_seconds"] = round(time.perf_counter() - began, 3)
     except MissingLibrary as error:
         raise BadPackage(str(error)) from error
-    facts["milliseconds"] = _speed(predictor)
+    facts["milliseconds"] = milliseconds(predictor)
     facts["describe"] = predictor.runtime.describe()
     return facts
 
 
-def _speed(predictor: Predictor) -> float:
+def milliseconds(predictor: Predictor) -> float:
     """Median time of one call of one example row here, in milliseconds; proof that it answers."""
     inputs = predictor.task.read(predictor.task.example()[:1])
     took: list[float] = []
