@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -133,7 +134,10 @@ def test_pictures_without_a_task_are_not_guessed(network, tmp_path):
     assert "--task" in refused.value.hint
 
 
-@pytest.mark.parametrize("family", sorted(BUILDERS))
+FULL = "TRUST_FULL" in os.environ
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS) if FULL else ["bert", "vits"])
 def test_a_transformers_folder_tells_its_task_and_options(family, tmp_path):
     """What save_pretrained wrote is enough, but for what no file says: the clock of a series."""
     folder = tmp_path / "folder"
@@ -224,8 +228,17 @@ def starter(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar", "xztar"])
-@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "wrapped"),
+    [
+        ("zip", True),
+        ("zip", False),
+        ("tar", False),
+        ("gztar", True),
+        ("bztar", True),
+        ("xztar", True),
+    ],
+)
 def test_an_archive_of_a_package(starter, tmp_path, kind, wrapped):
     root, base = (starter.parent, "crowd") if wrapped else (starter, ".")
     archive = shutil.make_archive(str(tmp_path / "crowd"), kind, root, base)

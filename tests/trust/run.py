@@ -46,6 +46,11 @@ CHECKS = (
         ("tests/integration/test_registry_kills.py",), 20, "REGISTRY_KILL_SEED",
     ),
     Check(
+        "sources", "a model of every source and of every transformers family goes through admission "
+        "and answers as its library does",
+        ("tests/integration/test_sources.py",), 1, "SOURCES_SEED",
+    ),
+    Check(
         "races", "32 promoters race for the champion, 200 rounds a unit, SQLite and PostgreSQL: one "
         "wins each round, readers always see one champion, history is a line",
         ("tests/integration/test_database.py", "-k", "racing"), 5, "RACE_SEED",
