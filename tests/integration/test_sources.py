@@ -197,15 +197,13 @@ def test_a_whole_pickled_model_is_refused_with_the_safe_way(tmp_path):
     assert "torch.export.save" in refused.value.hint
 
 
-def test_without_namespaces_a_pickle_is_refused_with_the_reason(tmp_path, monkeypatch):
+def test_without_namespaces_a_pickle_is_refused_with_the_reason(tmp_path):
     import torch
 
     torch.save({"a": torch.zeros(2)}, tmp_path / "w.pt")
-    monkeypatch.setattr(
-        "citybrain.registry.sandbox.isolation", lambda: (Isolation.none, "no kernel support")
-    )
+    card = CARD | {"architecture": "torchvision:squeezenet1_1"}
     with pytest.raises(BadPackage, match="no namespaces"):
-        take(tmp_path / "w.pt", tmp_path, architecture="torchvision:squeezenet1_1")
+        admit(tmp_path / "w.pt", tmp_path / "w", card, Limits(), how=Isolation.none)
 
 
 @pytest.fixture(scope="module")
