@@ -18,7 +18,7 @@ from citybrain.storage.records.audit import entries
 
 FULL = "TRUST_FULL" in os.environ
 SEED = int(os.environ.get("REGISTRY_KILL_SEED", "1"))
-KILLS = 25 if FULL else 3
+KILLS = 25 if FULL else 2
 WORKER = Path(__file__).parents[1] / "registry_worker.py"
 
 
