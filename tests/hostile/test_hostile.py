@@ -31,9 +31,9 @@ UNCLEAR = re.compile(
     r"Traceback|It cannot be read: \w+|without an answer|/site-packages|\.py\b.*line"
 )
 FULL = bool(os.environ.get("TRUST_FULL"))
-STRIDE = 8
+STRIDE = 16
 CHOSEN = CASES if FULL else CASES[int(os.environ.get("HOSTILE_SEED", "0")) % STRIDE :: STRIDE]
-"""`make trust` hands all of them in, `make test` every eighth."""
+"""`make trust` hands all of them in, `make test` every sixteenth."""
 PICKLES = [case for case in CASES if case.family.startswith("pickle")]
 took: dict[str, tuple[float, int]] = {}
 
@@ -138,14 +138,14 @@ def test_harmless_twins_are_admitted(kind, tmp_path):
     assert found.report["examined"]["graph"]["operators"]
 
 
-@pytest.mark.parametrize("case", PICKLES if FULL else PICKLES[:: 4 * STRIDE], ids=str)
+@pytest.mark.parametrize("case", PICKLES if FULL else PICKLES[:: 2 * STRIDE], ids=str)
 def test_pickles_are_refused_without_namespaces_too(case, tmp_path, monkeypatch):
     case = replace(case, says=f"{case.says}|gives no namespaces")
     refuse(case, tmp_path, monkeypatch, Isolation.none)
 
 
 def test_there_are_enough_cases():
-    assert len(CHOSEN) >= 90
+    assert len(CHOSEN) >= 45
     assert len(CASES) >= 600
 
 
