@@ -78,12 +78,13 @@ def test_nothing_unpickles_or_trusts_remote_code():
     """No loader that can run code is called anywhere but in converters, which run sandboxed."""
     found = []
     for path in SOURCES:
-        if path.parent.name == "converters":
-            assert "weights_only=True" in (t := path.read_text()) or "torch.load" not in t
-            continue
+        converter = path.parent.name == "converters"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+                restricted = {k.arg for k in node.keywords if getattr(k.value, "value", 0) is True}
+                if converter and owner == "torch" and "weights_only" in restricted:
+                    continue
                 if (owner, node.func.attr) in FORBIDDEN_CALLS or (
                     "mlflow" in owner and node.func.attr.startswith("load_model")
                 ):

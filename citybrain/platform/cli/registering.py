@@ -21,9 +21,9 @@ from citybrain.platform.cli.output import (
     show_json,
     show_table,
 )
+from citybrain.registry.sources import is_address
 
 MANIFEST = "algorithm.yaml"
-SCHEMES = ("runs:/", "models:/", "hf:", "ultralytics:", "torchvision:")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,7 +71,7 @@ def register(
         "options": dict(_option(text) for text in option or []),
     }  # fmt: skip
     card = {key: value for key, value in card.items() if value}
-    taken: Path | str = source if source.startswith(SCHEMES) else _file(source)
+    taken: Path | str = source if is_address(source) else _file(source)
     algorithm = name or _name_in(taken)
     with client() as city, progress("opening, converting and trying it", hidden=json) as watch:
         found = city.register(taken, algorithm, card=card)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from citybrain.core.errors import BadPackage
 from citybrain.models.converter import Draft, Wanted
 from citybrain.models.package import UNSAFE
+from citybrain.models.transformers_checks import read_object
 
 TASKS = (
     ("ForSequenceClassification", "text-classification"),
@@ -24,7 +24,7 @@ KEPT = {".json", ".safetensors", ".txt", ".model"}
 
 def as_draft(folder: Path, out: Path, wanted: Wanted) -> Draft:
     """Copy what serving needs, and read labels, sizes and rates from the folder's own files."""
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     architectures = config.get("architectures") or []
     if not isinstance(architectures, list):
         raise BadPackage("config.json: architectures is not a list.")
@@ -60,7 +60,7 @@ def as_draft(folder: Path, out: Path, wanted: Wanted) -> Draft:
 def _options(task: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What the folder's own files say of the task's options; the developer's words go over them."""
     labels = config.get("id2label") or {}
-    looks = _json(folder / "preprocessor_config.json", missing={})
+    looks = _read(folder / "preprocessor_config.json")
     found: dict[str, Any] = {}
     if task.endswith("classification") and labels:
         found["labels"] = [str(labels[key]) for key in sorted(labels, key=int)]
@@ -90,11 +90,11 @@ def _hearing(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Transcription: whisper writes by its tokenizer, the others by the letters of vocab.json."""
     if config.get("model_type") == "whisper":
         return {"features": "whisper"}
-    vocabulary = _json(folder / "vocab.json", missing={})
+    vocabulary = _read(folder / "vocab.json")
     if not vocabulary:
         return {}
     tokens = sorted(vocabulary, key=lambda token: int(vocabulary[token]))
-    told = _json(folder / "tokenizer_config.json", missing={})
+    told = _read(folder / "tokenizer_config.json")
     names = ("pad_token", "bos_token", "eos_token", "unk_token")
     special = [str(told[name]) for name in names if isinstance(told.get(name), str)]
     space = str(told.get("word_delimiter_token", "|"))
@@ -105,13 +105,6 @@ def _hearing(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
-    if not path.exists() and missing is not None:
-        return missing
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadPackage(f"{path.name} is not JSON that can be read.") from error
-    if not isinstance(found, dict):
-        raise BadPackage(f"{path.name} is not a JSON object.")
-    return found
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object that the folder may lack."""
+    return read_object(path) if path.exists() else {}
