@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.orm import Session, UOWTransaction
 
-from citybrain.storage.tables import (
-    DeploymentRow,
-    GrantRow,
-    KeyRow,
-    RevisionRow,
-)
+from citybrain.storage.grant_tables import GrantRow, PinRow, SuspensionRow
+from citybrain.storage.people_tables import KeyRow
+from citybrain.storage.quota_tables import QuotaRow
+from citybrain.storage.tables import DeploymentRow, RevisionRow
 
-SEEN_BY_GATEWAYS = (KeyRow, GrantRow, DeploymentRow)
+SEEN_BY_GATEWAYS = (KeyRow, GrantRow, DeploymentRow, SuspensionRow, PinRow, QuotaRow)
 
 
 class Database:
@@ -32,13 +30,26 @@ class Database:
         """The SQLite database in this file."""
         return cls(f"sqlite:///{path}")
 
+    def age(self) -> Literal["empty", "behind", "current", "newer"]:
+        """How the tables stand to this version of the platform."""
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        scripts = ScriptDirectory.from_config(_config())
+        with self.engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        if found is None:
+            return "empty"
+        known = {script.revision for script in scripts.walk_revisions()}
+        if found not in known:
+            return "newer"
+        return "current" if found == scripts.get_current_head() else "behind"
+
     def migrate(self) -> None:
         """Bring the tables to this version of the platform."""
         from alembic import command
-        from alembic.config import Config
 
-        config = Config()
-        config.set_main_option("script_location", "citybrain.storage:migrations")
+        config = _config()
         with self.engine.begin() as connection:
             if self.engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # all of it or nothing
@@ -69,6 +80,14 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def _config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "citybrain.storage:migrations")
+    return config
 
 
 def lock(session: Session, name: str) -> None:

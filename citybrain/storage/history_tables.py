@@ -25,6 +25,7 @@ class DeploymentMoveRow(Table):
     kind: Mapped[str]
     version: Mapped[int]
     replicas: Mapped[int]
+    min_replicas: Mapped[int | None]
     app: Mapped[str]
     moved_by: Mapped[str]
     at: Mapped[datetime]

@@ -1,7 +1,7 @@
 """The usage journal: one append-only file a gateway, written before an answer leaves.
 
 A call leaves two lines, JSON arrays: `["A", …]` when it was admitted and `["S", …]` when it was
-settled. One `write()` carries all lines of one turn of the event loop; what was written survives
+settled; calls that were refused before that leave an `["R", …]` of many. One `write()` carries all lines of one turn of the event loop; what was written survives
 a kill of the process, and an fsync on a short timer bounds what a power loss can take. The loader
 in the control process folds the lines into the ledger, once each, by request id.
 """
@@ -49,6 +49,42 @@ class Settled(NamedTuple):
     status: int
     rows: int
     micros: int
+    queue_micros: int = 0
+    """Of these: before its frame left, and the replica's work on that frame."""
+    work_micros: int = 0
+    frame_calls: int = 1
+    """How many calls shared the frame."""
+    drawn: int = 0
+    """The version that a split drew the call to; 0: none did."""
+    drawn_status: int = 0
+    """How the call did there: as above, unless another deployment answered instead."""
+    drawn_micros: int = 0
+    wait_micros: int = 0
+    """In the replica, before its model was free; and of the work, what the model took."""
+    model_micros: int = 0
+    unit: str = ""
+    """The task's own unit, and how much of it the call had."""
+    amount: float = 0.0
+    scenario: str = ""
+    """That the grant is for."""
+
+    @property
+    def own_work(self) -> int:
+        """The call's part of the frame's work, in microseconds."""
+        return self.work_micros // max(1, self.frame_calls)
+
+
+class Refusal(NamedTuple):
+    """How many calls of a kind were refused in about a second, before they were admitted."""
+
+    at_ms: int
+    department: str
+    algorithm: str
+    """Empty where no registered one was asked."""
+    version: int
+    """0: the call came to no deployment."""
+    code: str
+    calls: int
 
 
 class JournalWriter:
@@ -68,6 +104,10 @@ class JournalWriter:
         """Queue a line; the answer may leave after `flush`."""
         self._lines.append(orjson.dumps(("S", *record)))
 
+    def refuse(self, record: Refusal) -> None:
+        """Queue a line."""
+        self._lines.append(orjson.dumps(("R", *record)))
+
     def flush(self) -> None:
         """Hand the queued lines to the kernel, all in one write; OSError if it takes not all."""
         if not self._lines:
@@ -80,6 +120,16 @@ class JournalWriter:
         self._lines.clear()
         self._size += written
         self._dirty = True
+
+    @property
+    def name(self) -> str:
+        """The file's name, another one after it grew long."""
+        return self._name
+
+    @property
+    def size(self) -> int:
+        """How long it is."""
+        return self._size
 
     @property
     def unsynced(self) -> int | None:
@@ -108,12 +158,13 @@ class JournalWriter:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         fresh.rename(self._folder / f"{name}{SUFFIX}")
         self._size = 0
+        self._name = f"{name}{SUFFIX}"
 
 
 def read_from(
-    path: Path, offset: int, *, kind: str = "", limit: int = 4 << 20
+    path: Path, offset: int, *, kinds: str = "", limit: int = 4 << 20
 ) -> tuple[list[list[Any]], int]:
-    """Whole lines (of one kind) after an offset, and the offset behind all of them.
+    """Whole lines (of some kinds) after an offset, and the offset behind all of them.
 
     A torn last line is left for the next time.
     """
@@ -121,12 +172,22 @@ def read_from(
         file.seek(offset)
         data = file.read(limit)
     end = data.rfind(b"\n") + 1
-    begins = f'["{kind}'.encode()
+    begins = tuple(f'["{kind}'.encode() for kind in kinds or [""])
     lines = [line for line in data[:end].splitlines() if line.startswith(begins)]
     try:
         return orjson.loads(b"[" + b",".join(lines) + b"]"), offset + end
     except orjson.JSONDecodeError:  # a line torn by a power loss; its answer never left
         return list(_readable(lines)), offset + end
+
+
+def read_range(path: Path, begin: int, end: int) -> Iterator[list[Any]]:
+    """The answers that lie between two bytes at which lines begin."""
+    while begin < end:
+        lines, following = read_from(path, begin, kinds="S", limit=min(end - begin, 4 << 20))
+        if following == begin:
+            return
+        yield from lines
+        begin = following
 
 
 def _readable(lines: list[bytes]) -> Iterator[list[Any]]:

@@ -1,25 +1,20 @@
-"""The platform database: who may do what, what should run, what happened.
-
-No version of MLflow's and no feature of Feast's is repeated here.
-"""
+"""Who may do what, what should run, what happened; nothing that MLflow or Feast knows."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Double, Index, MetaData, String, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from citybrain.storage.moments import UtcDateTime
 
 NAMING = {
-    "ix": "ix_%(column_0_label)s",
-    "uq": "uq_%(table_name)s_%(column_0_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
-}
+}  # fmt: skip
 
 
 class Table(DeclarativeBase):
@@ -31,47 +26,10 @@ class Table(DeclarativeBase):
         dict[str, Any]: JSON,
         list[str]: JSON,
         list[int]: JSON,
+        list[Any]: JSON,
+        list[dict[str, Any]]: JSON,
         str: String(255),
     }
-
-
-class DepartmentRow(Table):
-    """A tenant."""
-
-    __tablename__ = "departments"
-    name: Mapped[str] = mapped_column(primary_key=True)
-    title_zh: Mapped[str]
-    title_en: Mapped[str]
-    created_at: Mapped[datetime]
-
-
-class KeyRow(Table):
-    """A service key; only its keyed hash is kept."""
-
-    __tablename__ = "keys"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    department: Mapped[str] = mapped_column(index=True)
-    role: Mapped[str]
-    digest: Mapped[str] = mapped_column(unique=True)
-    purposes: Mapped[list[str]]
-    note: Mapped[str]
-    created_at: Mapped[datetime]
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
-
-
-class GrantRow(Table):
-    """A department may call an algorithm for a purpose until a date."""
-
-    __tablename__ = "grants"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    department: Mapped[str] = mapped_column(index=True)
-    algorithm: Mapped[str] = mapped_column(index=True)
-    purpose: Mapped[str]
-    granted_by: Mapped[str]
-    created_at: Mapped[datetime]
-    until: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
 
 
 class AlgorithmRow(Table):
@@ -118,18 +76,33 @@ class PromotionRow(Table):
 
 
 class DeploymentRow(Table):
-    """What should run (the wanted columns) and what the reconciler last saw."""
+    """What should run (`scaling`: a range, or empty) and what the reconciler last saw."""
 
     __tablename__ = "deployments"
     algorithm: Mapped[str] = mapped_column(primary_key=True)
     target: Mapped[str] = mapped_column(primary_key=True)
     replicas: Mapped[int]
+    scaling: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    shared: Mapped[bool] = mapped_column(server_default=false())
+    cpus: Mapped[int] = mapped_column(server_default="1")
+    gpus: Mapped[float] = mapped_column(server_default="0")
     wanted_by: Mapped[str]
     wanted_at: Mapped[datetime]
     state: Mapped[str]
     message: Mapped[str] = mapped_column(String(4000))
     version: Mapped[int]
     running: Mapped[dict[str, Any]]
+
+
+class VersionFailureRow(Table):
+    """Why a version did not start when it was last asked to; gone when it starts."""
+
+    __tablename__ = "version_failures"
+    algorithm: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    target: Mapped[str]
+    message: Mapped[str] = mapped_column(String(4000))
+    at: Mapped[datetime]
 
 
 class EvaluationRow(Table):
@@ -151,6 +124,50 @@ class EvaluationRow(Table):
     finished_at: Mapped[datetime | None]
 
 
+class ConversionRow(Table):
+    """One job that makes another form of a version."""
+
+    __tablename__ = "conversions"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    algorithm: Mapped[str] = mapped_column(index=True)
+    version: Mapped[int]
+    form: Mapped[str]
+    scenario: Mapped[str]
+    state: Mapped[str]
+    made: Mapped[int]
+    report: Mapped[dict[str, Any]]
+    error: Mapped[dict[str, Any]]
+    asked_by: Mapped[str]
+    department: Mapped[str]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class JobRow(Table):
+    """One batch job: what was asked, and how far it is. Its rows lie in files."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    algorithm: Mapped[str] = mapped_column(index=True)
+    target: Mapped[str]
+    task: Mapped[str]
+    purpose: Mapped[str]
+    department: Mapped[str] = mapped_column(index=True)
+    asked_by: Mapped[str]
+    format: Mapped[str]
+    state: Mapped[str] = mapped_column(index=True)
+    rows: Mapped[int]
+    chunk: Mapped[int]
+    done: Mapped[int]
+    failed: Mapped[int]
+    problems: Mapped[list[dict[str, Any]]]
+    error: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+
+
 class RequestRow(Table):
     """The ledger: one row for each call that was answered, failed or lost with its gateway."""
 
@@ -168,6 +185,13 @@ class RequestRow(Table):
     status: Mapped[int]
     rows: Mapped[int]
     micros: Mapped[int] = mapped_column(BigInteger)
+    unit: Mapped[str] = mapped_column(String(16), server_default="")
+    """The modality's own unit (`images`, `audio-seconds`), and how much of it."""
+    amount: Mapped[float] = mapped_column(Double, server_default="0")
+    work_micros: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """The call's part of the replica's work."""
+    scenario: Mapped[str] = mapped_column(server_default="")
+    """Of the grant that it came under."""
 
 
 class UsageDayRow(Table):
@@ -182,6 +206,10 @@ class UsageDayRow(Table):
     failed: Mapped[int] = mapped_column(BigInteger)
     rows: Mapped[int] = mapped_column(BigInteger)
     micros: Mapped[int] = mapped_column(BigInteger)
+    unit: Mapped[str] = mapped_column(String(16), server_default="")
+    """What `amount` and `work_micros` are of: calls that were answered."""
+    amount: Mapped[float] = mapped_column(Double, server_default="0")
+    work_micros: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class UsageMinuteRow(Table):
@@ -201,19 +229,6 @@ class JournalRow(Table):
     __tablename__ = "journals"
     file: Mapped[str] = mapped_column(primary_key=True)
     offset: Mapped[int] = mapped_column(BigInteger)
-
-
-class AuditRow(Table):
-    """Every control act and who did it; written in the same transaction as the act."""
-
-    __tablename__ = "audit"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    at: Mapped[datetime] = mapped_column(index=True)
-    actor: Mapped[str]
-    department: Mapped[str]
-    action: Mapped[str]
-    object: Mapped[str]
-    detail: Mapped[dict[str, Any]]
 
 
 class RevisionRow(Table):

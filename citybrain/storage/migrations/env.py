@@ -2,12 +2,27 @@
 
 from alembic import context
 
-from citybrain.storage.history_tables import RetirementRow
+from citybrain.storage import (
+    audit_tables,
+    bill_tables,
+    grant_tables,
+    history_tables,
+    log_tables,
+    people_tables,
+    quota_tables,
+    traffic_tables,
+)
+from citybrain.storage.tables import Table
+
+DECLARED = (  # importing these completes the metadata
+    audit_tables, bill_tables, grant_tables, history_tables, log_tables, people_tables,
+    quota_tables, traffic_tables,
+)  # fmt: skip
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    target_metadata=RetirementRow.metadata,
+    target_metadata=Table.metadata,
     render_as_batch=connection.dialect.name == "sqlite",
     transaction_per_migration=False,
 )

@@ -14,14 +14,13 @@ from citybrain.core.schemas.history import Caller, Retirement, VersionEnd
 from citybrain.storage.database import Database, bump, lock
 from citybrain.storage.history_tables import RetirementRow, VersionEndRow
 from citybrain.storage.moments import now
+from citybrain.storage.records.aliases import decide, latest_aliases, move_alias
 from citybrain.storage.records.audit import note
-from citybrain.storage.records.history import (
-    latest_aliases,
-    move_alias,
+from citybrain.storage.records.closed import (
     refuse_withdrawn,
+    retired_versions,
     withdrawn_reasons,
 )
-from citybrain.storage.records.past import note_promotion
 from citybrain.storage.tables import DeploymentRow, PromotionRow, RequestRow
 
 
@@ -50,7 +49,7 @@ class Endings:
         """Give notice; a version gets the alias `retired`."""
         with self._database.write() as session:
             lock(session, algorithm)
-            if _in_force(session, algorithm, version):
+            if version in retired_versions(session, algorithm):
                 raise Conflict(
                     f"{_name(algorithm, version)} is retired already.",
                     hint=f"Change it by undoing it first: citybrain retire "
@@ -73,7 +72,7 @@ class Endings:
         """Take the notice back."""
         with self._database.write() as session:
             lock(session, algorithm)
-            if not _in_force(session, algorithm, version):
+            if version not in retired_versions(session, algorithm):
                 raise Conflict(f"{_name(algorithm, version)} is not retired.")
             session.add(
                 RetirementRow(
@@ -84,13 +83,9 @@ class Endings:
             session.flush()
             note(session, actor, "algorithm.unretire", _name(algorithm, version))
             if latest_aliases(session, algorithm).get(RETIRED) == version:
-                others = session.scalars(
-                    select(RetirementRow.version)
-                    .where(RetirementRow.algorithm == algorithm, RetirementRow.version > 0)
-                    .order_by(RetirementRow.id.desc())
-                )
                 ends = withdrawn_reasons(session, algorithm)
-                still = [v for v in others if v not in ends and _in_force(session, algorithm, v)]
+                retired = retired_versions(session, algorithm)
+                still = [v for v in retired if v and v not in ends]
                 _mark(session, algorithm, version, next(iter(still), 0), actor)
             bump(session)
 
@@ -136,10 +131,7 @@ class Endings:
                 PromotionRow.state == "waiting",
             )  # fmt: skip
             for promotion in session.scalars(waiting):
-                moment = now()
-                promotion.state, promotion.decided_by = "withdrawn", actor.key
-                promotion.decided_at = moment
-                note_promotion(session, promotion, actor.key, moment)
+                decide(session, promotion, "withdrawn", actor)
             return _end(session, algorithm, version, "withdrawn", digest, reason, actor)
 
     def delete(self, algorithm: str, version: int, digest: str, actor: Actor) -> VersionEnd:
@@ -190,16 +182,6 @@ def _end(
     note(session, actor, act, f"{algorithm}@{version}", digest=digest, reason=reason)
     session.flush()
     return VersionEnd.model_validate(row, from_attributes=True)
-
-
-def _in_force(session: Session, algorithm: str, version: int) -> bool:
-    newest = session.scalars(
-        select(RetirementRow)
-        .where(RetirementRow.algorithm == algorithm, RetirementRow.version == version)
-        .order_by(RetirementRow.id.desc())
-        .limit(1)
-    ).first()
-    return newest is not None and newest.kind == RETIRED
 
 
 def _mark(session: Session, algorithm: str, version: int, target: int, actor: Actor) -> None:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from citybrain.core.errors import (
-    AliasMoved,
-    Conflict,
-    DigestMismatch,
-    NotAllowed,
-    RowNotFound,
-    VersionWithdrawn,
-)
+from citybrain.core.errors import AliasMoved, Conflict, DigestMismatch, NotAllowed, RowNotFound
+from citybrain.core.names import RETIRED
 from citybrain.core.schemas import Actor, AliasMove, Promotion
-from citybrain.storage.database import Database, bump, lock
-from citybrain.storage.history_tables import VersionEndRow
+from citybrain.storage.audit_tables import AuditRow
+from citybrain.storage.database import Database, lock
 from citybrain.storage.moments import now
+from citybrain.storage.records.aliases import (
+    OVERTAKEN,
+    decide,
+    latest_aliases,
+    move_alias,
+    newest_move,
+)
 from citybrain.storage.records.audit import note
+from citybrain.storage.records.closed import (
+    refuse_retired,
+    refuse_withdrawn,
+    retired_versions,
+    withdrawn_reasons,
+)
 from citybrain.storage.records.past import note_promotion
-from citybrain.storage.tables import AlgorithmRow, AliasMoveRow, AuditRow, PromotionRow
+from citybrain.storage.records.verdicts import TAKEN_IN
+from citybrain.storage.tables import AlgorithmRow, AliasMoveRow, PromotionRow
 
 
 class History:
@@ -43,11 +52,12 @@ class History:
         approval: str,
         actor: Actor,
         digest: str,
+        run: str = "",
     ) -> None:
         """Write a registered version down; the algorithm's first sets its owner and rule."""
         with self._database.write() as session:
             before = _registered(session, algorithm, version)
-            if before not in ("", digest):
+            if before and before.detail["digest"] != digest:
                 raise DigestMismatch(
                     f"{algorithm}@{version} was registered with other files.",
                     hint="Somebody wrote to MLflow behind the platform. Register them anew.",
@@ -56,19 +66,13 @@ class History:
                 session.add(
                     AlgorithmRow(name=algorithm, owner=owner, approval=approval, created_at=now())
                 )
-            note(
-                session,
-                actor,
-                "version.register",
-                f"{algorithm}@{version}",
-                digest=digest,
-            )
+            note(session, actor, TAKEN_IN, f"{algorithm}@{version}", digest=digest, run=run)
 
     def registered_digest(self, algorithm: str, version: int) -> str:
         """The digest that a version was registered with, as the audit tells; RowNotFound."""
         with self._database.read() as session:
             if found := _registered(session, algorithm, version):
-                return found
+                return str(found.detail["digest"])
         raise RowNotFound(f"{algorithm}@{version} was never registered.")
 
     def algorithms(self) -> dict[str, tuple[str, str]]:
@@ -115,10 +119,11 @@ class History:
                     found.setdefault(row.algorithm, {})[row.alias] = row.version
         return found
 
-    def withdrawn(self, algorithm: str) -> dict[int, str]:
-        """The withdrawn versions of an algorithm, and why."""
+    def closed(self, algorithm: str) -> dict[int, str]:
+        """The versions that no alias may move to: `withdrawn` or `retired`."""
         with self._database.read() as session:
-            return withdrawn_reasons(session, algorithm)
+            retired = {one: RETIRED for one in retired_versions(session, algorithm) if one}
+            return retired | dict.fromkeys(withdrawn_reasons(session, algorithm), "withdrawn")
 
     def moves(self, algorithm: str, alias: str = "") -> list[AliasMove]:
         """The history of an algorithm's aliases, newest first."""
@@ -142,23 +147,30 @@ class History:
         """Point an alias to a version if it still points where the caller believes (0: nowhere)."""
         try:
             with self._database.write() as session:
+                lock(session, algorithm)
+                refuse_retired(session, algorithm, version)
                 return move_alias(session, algorithm, alias, version, expected, reason, actor)
         except IntegrityError as error:
             raise AliasMoved(f"Somebody else moved {algorithm}@{alias} first.") from error
 
     def ask(
         self, algorithm: str, alias: str, version: int, evaluation: str, actor: Actor,
-        *, source: str = "",
+        *, source: str = "", expected: int | None = None,
     ) -> Promotion:  # fmt: skip
-        """Write down a promotion that waits for its approval; `source`: the alias copied from."""
+        """Write down a promotion that waits for its approval; `source`: the alias copied from.
+
+        `expected` is the version that the asker saw behind the alias (0: none).
+        """
         with self._database.write() as session:
             lock(session, algorithm)
+            if expected is not None:
+                newest_move(session, algorithm, alias, expected)
             refuse_withdrawn(session, algorithm, version)
+            refuse_retired(session, algorithm, version)
             row = PromotionRow(
                 id=uuid.uuid4().hex[:12], algorithm=algorithm, alias=alias, version=version,
-                evaluation=evaluation, source=source, state="waiting", asked_by=actor.key,
-                decided_by="",
-                at=now(), decided_at=None,
+                evaluation=evaluation, source=source, state="waiting", asked_by=actor.person,
+                decided_by="", at=now(), decided_at=None,
             )  # fmt: skip
             session.add(row)
             note_promotion(session, row, actor.key, row.at)
@@ -167,35 +179,22 @@ class History:
             return Promotion.model_validate(row, from_attributes=True)
 
     def approve(self, promotion_id: str, actor: Actor, *, self_allowed: bool) -> Promotion:
-        """Approve and move the alias, in one transaction; four eyes unless the rule says self."""
+        """Approve and move the alias, in one transaction; four eyes unless the rule says self.
+
+        A promotion is about the alias as it was when it was asked for: AliasMoved when it moved.
+        """
         try:
             with self._database.write() as session:
-                row = session.get(PromotionRow, promotion_id)
-                if row is None:
-                    raise RowNotFound(f"There is no promotion {promotion_id[:40]}.")
-                if row.state != "waiting":
-                    raise Conflict(f"Promotion {row.id} is {row.state} already.")
-                own = row.asked_by == actor.key
-                if own and not self_allowed:
-                    raise NotAllowed(
-                        f"{row.algorithm} asks for four eyes: who asked cannot approve.",
-                        hint=f"Another key runs: citybrain promote --approve {row.id}",
-                    )
+                row = _waiting(session, promotion_id)
+                own = row.asked_by == actor.person
+                if not self_allowed:
+                    _check_four_eyes(session, row, actor)
+                refuse_retired(session, row.algorithm, row.version)
                 current = latest_aliases(session, row.algorithm).get(row.alias, 0)
                 reason = f"promotion {row.id}" + (f" from {row.source}" if row.source else "")
                 reason += " (self-approved)" if own else ""
-                move_alias(
-                    session,
-                    row.algorithm,
-                    row.alias,
-                    row.version,
-                    current,
-                    reason,
-                    actor,
-                )
-                moment = now()
-                row.state, row.decided_by, row.decided_at = "done", actor.key, moment
-                note_promotion(session, row, actor.key, moment)
+                decide(session, row, "done", actor)
+                move_alias(session, row.algorithm, row.alias, row.version, current, reason, actor)
                 note(session, actor, "promotion.approve", row.id, self_approved=own)
                 return Promotion.model_validate(row, from_attributes=True)
         except IntegrityError as error:
@@ -204,16 +203,15 @@ class History:
     def withdraw(self, promotion_id: str, actor: Actor) -> Promotion:
         """Take a waiting promotion back."""
         with self._database.write() as session:
-            row = session.get(PromotionRow, promotion_id)
-            if row is None:
-                raise RowNotFound(f"There is no promotion {promotion_id[:40]}.")
-            if row.state != "waiting":
-                raise Conflict(f"Promotion {row.id} is {row.state} already.")
-            moment = now()
-            row.state, row.decided_by, row.decided_at = "withdrawn", actor.key, moment
-            note_promotion(session, row, actor.key, moment)
+            row = _waiting(session, promotion_id)
+            decide(session, row, "withdrawn", actor)
             note(session, actor, "promotion.withdraw", row.id)
             return Promotion.model_validate(row, from_attributes=True)
+
+    def promotion(self, promotion_id: str) -> Promotion:
+        """One promotion, or RowNotFound."""
+        with self._database.read() as session:
+            return Promotion.model_validate(_promotion(session, promotion_id), from_attributes=True)
 
     def promotions(self, algorithm: str = "", state: str = "") -> list[Promotion]:
         """Promotions, newest first."""
@@ -229,69 +227,54 @@ class History:
             ]
 
 
-def move_alias(
-    session: Session, algorithm: str, alias: str, version: int, expected: int, reason: str,
-    actor: Actor,
-) -> AliasMove:  # fmt: skip
-    """Append a move inside a transaction; version 0 takes the alias away."""
-    lock(session, algorithm)
-    newest = session.scalars(
-        select(AliasMoveRow)
-        .where(AliasMoveRow.algorithm == algorithm, AliasMoveRow.alias == alias)
-        .order_by(AliasMoveRow.sequence.desc())
-        .limit(1)
-    ).first()
-    previous = newest.version if newest else 0
-    if previous != expected:
+def _promotion(session: Session, promotion_id: str) -> PromotionRow:
+    row = session.get(PromotionRow, promotion_id)
+    if row is None:
+        raise RowNotFound(f"There is no promotion {promotion_id[:40]}.")
+    return row
+
+
+def _waiting(session: Session, promotion_id: str) -> PromotionRow:
+    """A promotion that can still be decided, with its algorithm locked."""
+    row = _promotion(session, promotion_id)
+    lock(session, row.algorithm)
+    session.refresh(row)  # somebody may have decided it while we waited
+    if row.state == OVERTAKEN:
+        version = latest_aliases(session, row.algorithm).get(row.alias, 0)
         raise AliasMoved(
-            f"{algorithm}@{alias} points to version {previous}, not {expected}.",
-            hint="Look again and repeat what you still want.",
+            f"{row.algorithm}@{row.alias} has moved to version {version} since promotion {row.id} "
+            "was asked for.",
+            hint=f"Look again, then ask again: citybrain promote {row.algorithm}@{row.version} "
+            f"--alias {row.alias}",
         )
-    refuse_withdrawn(session, algorithm, version)
-    row = AliasMoveRow(
-        algorithm=algorithm, alias=alias, sequence=newest.sequence + 1 if newest else 1,
-        version=version, previous=previous, reason=reason, moved_by=actor.key, at=now(),
-    )  # fmt: skip
-    session.add(row)
-    note(session, actor, "alias.move", f"{algorithm}@{alias}", version=version,
-         previous=previous, reason=reason)  # fmt: skip
-    bump(session)
-    session.flush()
-    return AliasMove.model_validate(row, from_attributes=True)
+    if row.state != "waiting":
+        raise Conflict(f"Promotion {row.id} is {row.state} already.")
+    return row
 
 
-def latest_aliases(session: Session, algorithm: str) -> dict[str, int]:
-    """Where each alias of an algorithm points, seen from inside a transaction."""
-    query = (
-        select(AliasMoveRow.alias, AliasMoveRow.version)
-        .where(AliasMoveRow.algorithm == algorithm)
-        .order_by(AliasMoveRow.sequence)
+def _check_four_eyes(session: Session, row: PromotionRow, actor: Actor) -> None:
+    """Who approves has neither asked nor registered the version."""
+    registered = _registered(session, row.algorithm, row.version)
+    if row.asked_by == actor.person:
+        who = "who asked"
+    elif registered and actor.person in (registered.actor, _person(registered)):
+        who = f"who registered version {row.version}"
+    else:
+        return
+    raise NotAllowed(
+        f"{row.algorithm} asks for four eyes: {who} cannot approve.",
+        hint=f"Another key runs: citybrain promote --approve {row.id}",
     )
-    newest = {row.alias: row.version for row in session.execute(query)}
-    return {alias: version for alias, version in newest.items() if version}
 
 
-def withdrawn_reasons(session: Session, algorithm: str) -> dict[int, str]:
-    """The withdrawn versions of an algorithm, and why."""
-    query = select(VersionEndRow.version, VersionEndRow.reason).where(
-        VersionEndRow.algorithm == algorithm, VersionEndRow.kind == "withdrawn"
+def _person(entry: AuditRow) -> str:
+    """Who stands behind an entry: the person of a session, else the key."""
+    return str(json.loads(entry.record).get("person", "")) if entry.record else entry.actor
+
+
+def _registered(session: Session, algorithm: str, version: int) -> AuditRow | None:
+    """The entry of a version's registration: with which files, and by whom."""
+    query = select(AuditRow).where(
+        AuditRow.action == TAKEN_IN, AuditRow.object == f"{algorithm}@{version}"
     )
-    return {row.version: row.reason.rstrip(".") for row in session.execute(query)}
-
-
-def refuse_withdrawn(session: Session, algorithm: str, version: int) -> None:
-    """Raise VersionWithdrawn for a version that was withdrawn (and perhaps deleted)."""
-    reasons = withdrawn_reasons(session, algorithm)
-    if version in reasons:
-        raise VersionWithdrawn(
-            f"{algorithm}@{version} was withdrawn: {reasons[version]}.",
-            hint=f"Choose another version: citybrain algorithms {algorithm}",
-        )
-
-
-def _registered(session: Session, algorithm: str, version: int) -> str:
-    query = select(AuditRow.detail).where(
-        AuditRow.action == "version.register", AuditRow.object == f"{algorithm}@{version}"
-    )
-    found = session.scalars(query.order_by(AuditRow.id).limit(1)).first()
-    return str((found or {}).get("digest", ""))
+    return session.scalars(query.order_by(AuditRow.id).limit(1)).first()

@@ -8,10 +8,19 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from citybrain.core.schemas.history import AliasThen, AsOf, DeploymentThen, GrantThen, PromotionThen
+from citybrain.core.schemas.history import (
+    AliasThen,
+    AsOf,
+    DeploymentThen,
+    GrantThen,
+    PromotionThen,
+    TrafficThen,
+)
 from citybrain.storage.database import Database
+from citybrain.storage.grant_tables import GrantRow
 from citybrain.storage.history_tables import DeploymentMoveRow, GrantMoveRow, PromotionMoveRow
-from citybrain.storage.tables import AliasMoveRow, DeploymentRow, GrantRow, PromotionRow
+from citybrain.storage.tables import AliasMoveRow, DeploymentRow, PromotionRow
+from citybrain.storage.traffic_tables import TrafficMoveRow, TrafficRow
 
 RECONCILER = "reconciler"
 
@@ -21,7 +30,8 @@ def note_wanted(session: Session, row: DeploymentRow, kind: str, by: str, at: da
     session.add(
         DeploymentMoveRow(
             algorithm=row.algorithm, target=row.target, kind=kind, version=0,
-            replicas=row.replicas, app="", moved_by=by, at=at,
+            replicas=row.replicas, min_replicas=row.scaling.get("min_replicas"), app="",
+            moved_by=by, at=at,
         )
     )  # fmt: skip
 
@@ -34,7 +44,7 @@ def note_served(
         DeploymentMoveRow(
             algorithm=row.algorithm, target=row.target, kind="running" if running else "stopped",
             version=int(running.get("version", 0)), replicas=row.replicas,
-            app=str(running.get("app", "")), moved_by=RECONCILER, at=at,
+            min_replicas=row.scaling.get("min_replicas"), app=str(running.get("app", "")), moved_by=RECONCILER, at=at,
         )
     )  # fmt: skip
 
@@ -59,6 +69,16 @@ def note_promotion(session: Session, row: PromotionRow, by: str, at: datetime) -
     )  # fmt: skip
 
 
+def note_traffic(session: Session, row: TrafficRow) -> None:
+    """Write down how calls are shared from now on."""
+    session.add(
+        TrafficMoveRow(
+            algorithm=row.algorithm, plan=row.plan, canary=row.canary, moved_by=row.set_by,
+            at=row.set_at,
+        )
+    )  # fmt: skip
+
+
 class Past:
     """Reads the history; nothing here writes."""
 
@@ -66,12 +86,13 @@ class Past:
         self._database = database
 
     def as_of(self, at: datetime, algorithm: str = "") -> AsOf:
-        """Aliases, deployments and grants at a moment, of one algorithm or of all."""
+        """Aliases, deployments, traffic and grants at a moment, of one algorithm or of all."""
         with self._database.read() as session:
             return AsOf(
                 at=at,
                 aliases=_aliases(session, at, algorithm),
                 deployments=_deployments(session, at, algorithm),
+                traffic=_traffic(session, at, algorithm),
                 grants=_grants(session, at, algorithm),
                 waiting=_waiting(session, at, algorithm),
             )
@@ -106,13 +127,29 @@ def _deployments(session: Session, at: datetime, algorithm: str) -> list[Deploym
             found.append(
                 DeploymentThen(
                     algorithm=key[0], target=key[1], wanted=asked.kind == "wanted",
-                    replicas=asked.replicas, moved_by=asked.moved_by, at=asked.at,
+                    replicas=asked.replicas, min_replicas=asked.min_replicas,
+                    moved_by=asked.moved_by, at=asked.at,
                     version=answers.version if answers and runs else 0,
                     app=answers.app if answers and runs else "",
                     since=answers.at if answers and runs else None,
                 )
             )  # fmt: skip
     return found
+
+
+def _traffic(session: Session, at: datetime, algorithm: str) -> list[TrafficThen]:
+    row = TrafficMoveRow
+    newest = select(func.max(row.id)).where(row.at <= at).group_by(row.algorithm)
+    if algorithm:
+        newest = newest.where(row.algorithm == algorithm)
+    found = session.scalars(select(row).where(row.id.in_(newest)).order_by(row.algorithm))
+    plans = [
+        TrafficThen(
+            algorithm=one.algorithm, canary=one.canary, moved_by=one.moved_by, at=one.at, **one.plan
+        )
+        for one in found
+    ]
+    return [plan for plan in plans if plan.says_anything]
 
 
 def _grants(session: Session, at: datetime, algorithm: str) -> list[GrantThen]:

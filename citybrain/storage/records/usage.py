@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,16 +17,21 @@ from citybrain.core.schemas import UsageLine, UsageMinute
 from citybrain.storage.database import Database
 from citybrain.storage.journal import (
     Admitted,
+    Refusal,
     Settled,
     is_finished,
     journals,
     read_from,
 )
+from citybrain.storage.ledger_rows import void_row, write_rows
+from citybrain.storage.records.draws import count_draws, count_full
 from citybrain.storage.tables import JournalRow, RequestRow, UsageDayRow, UsageMinuteRow
 
 BUCKETS = [round(0.1 * 1.35**n, 4) for n in range(46)]
 """Upper bounds of the latency histogram in milliseconds, 0.1 ms to about 75 s."""
 CHUNK = 500
+JOB = "job"
+"""The door of batch jobs."""
 
 
 class LastUse(NamedTuple):
@@ -41,8 +47,17 @@ class LastUse(NamedTuple):
 class Usage:
     """Folds journals into the ledger, each call once, and answers what was used."""
 
-    def __init__(self, database: Database, zone: ZoneInfo) -> None:
+    def __init__(
+        self, database: Database, zone: ZoneInfo,
+        watch: Callable[[list[Settled]], None] = lambda _: None,
+        refused: Callable[[list[Refusal]], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """`watch` is told of every call that came into the ledger, `refused` of those that did not.
+
+        Once each; the second are no rows, only sums that end with this process.
+        """
         self._database = database
+        self._watch, self._refused = watch, refused
         self._zone = zone
         self._read: dict[str, int] = {}
 
@@ -75,13 +90,19 @@ class Usage:
             if mark is None:
                 mark = JournalRow(file=path.name, offset=0)
                 session.add(mark)
-            lines, mark.offset = read_from(path, mark.offset, kind="S")
-            self._fold(session, [Settled._make(line[1:]) for line in lines])
+            lines, mark.offset = read_from(path, mark.offset, kinds="SR")
+            settled = [Settled(*line[1:]) for line in lines if line[0] == "S"]
+            refused = [Refusal(*line[1:]) for line in lines if line[0] == "R"]
+            fresh = self._fold(session, settled)
+            count_full(session, refused)
             offset = mark.offset
         self._read[path.name] = offset
-        return len(lines)
+        self._watch(fresh)
+        if refused:
+            self._refused(refused)
+        return len(settled)
 
-    def _fold(self, session: Session, settled: list[Settled]) -> None:
+    def _fold(self, session: Session, settled: list[Settled]) -> list[Settled]:
         fresh: dict[str, Settled] = {}
         for start in range(0, len(settled), CHUNK):
             chunk = {record.request_id: record for record in settled[start : start + CHUNK]}
@@ -93,13 +114,14 @@ class Usage:
                 session.execute(delete(RequestRow).where(RequestRow.request_id.in_(void)))
             fresh |= {key: r for key, r in chunk.items() if known.get(key, "VOID") == "VOID"}
         if fresh:
-            rows = [_ledger(record) for record in fresh.values()]
-            session.connection().execute(insert(RequestRow), rows)  # below the ORM: twice as fast
+            write_rows(session, list(fresh.values()))
             self._count(session, list(fresh.values()))
+            count_draws(session, fresh.values())
+        return list(fresh.values())
 
     def _count(self, session: Session, records: list[Settled]) -> None:
         names: dict[int, str] = {}
-        days: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        days: dict[tuple[str, ...], list[Any]] = defaultdict(lambda: [0, 0, 0, 0, 0.0, 0, ""])
         minutes: dict[tuple[int, str], list[Any]] = defaultdict(
             lambda: [0, 0, [0] * (len(BUCKETS) + 1)]
         )
@@ -108,10 +130,16 @@ class Usage:
             if quarter not in names:
                 names[quarter] = f"{datetime.fromtimestamp(quarter * 900, self._zone):%Y-%m-%d}"
             day = days[names[quarter], r.department, r.algorithm, str(r.version)]
-            minute = minutes[r.at_ms // 60_000, r.algorithm]
             failed = int(r.status != 200)
             for slot, amount in enumerate((1, failed, 0 if failed else r.rows, r.micros)):
                 day[slot] += amount
+            if not failed:
+                day[4] += r.amount
+                day[5] += r.own_work
+                day[6] = r.unit
+            if r.door == JOB:  # minutes tell how callers are served, and nobody waits for a chunk
+                continue
+            minute = minutes[r.at_ms // 60_000, r.algorithm]
             minute[0] += 1
             minute[1] += failed
             minute[2][bisect_left(BUCKETS, r.micros / 1000)] += 1
@@ -121,13 +149,16 @@ class Usage:
             if row is None:
                 row = UsageDayRow(
                     day=name, department=department, algorithm=algorithm, version=int(version),
-                    requests=0, failed=0, rows=0, micros=0,
+                    requests=0, failed=0, rows=0, micros=0, unit="", amount=0.0, work_micros=0,
                 )  # fmt: skip
                 session.add(row)
             row.requests += values[0]
             row.failed += values[1]
             row.rows += values[2]
             row.micros += values[3]
+            row.amount += values[4]
+            row.work_micros += values[5]
+            row.unit = values[6] or row.unit
         for (minute_key, algorithm), (requests, failed, latency) in minutes.items():
             spot = session.get(UsageMinuteRow, (minute_key, algorithm))
             if spot is None:
@@ -161,7 +192,7 @@ class Usage:
                         select(RequestRow.request_id).where(RequestRow.request_id.in_(chunk))
                     )
                 )
-                rows = [_void(record) for key, record in chunk.items() if key not in known]
+                rows = [void_row(record) for key, record in chunk.items() if key not in known]
                 if rows:
                     session.execute(insert(RequestRow), rows)
             session.execute(delete(JournalRow).where(JournalRow.file == path.name))
@@ -225,20 +256,3 @@ def percentile(latency: list[int], share: float) -> float:
         if total and seen >= share * total:
             return BUCKETS[min(index, len(BUCKETS) - 1)]
     return 0.0
-
-
-def _ledger(r: Settled) -> dict[str, Any]:
-    return {
-        "request_id": r.request_id, "at": datetime.fromtimestamp(r.at_ms / 1000, UTC),
-        "key": r.key, "department": r.department, "algorithm": r.algorithm, "version": r.version,
-        "purpose": r.purpose, "door": r.door, "state": "SERVED" if r.status == 200 else "FAILED",
-        "status": r.status, "rows": r.rows, "micros": r.micros,
-    }  # fmt: skip
-
-
-def _void(r: Admitted) -> dict[str, Any]:
-    return {
-        "request_id": r.request_id, "at": datetime.fromtimestamp(r.at_ms / 1000, UTC),
-        "key": r.key, "department": r.department, "algorithm": r.algorithm, "version": 0,
-        "purpose": r.purpose, "door": r.door, "state": "VOID", "status": 0, "rows": 0, "micros": 0,
-    }  # fmt: skip
