@@ -23,3 +23,11 @@ def read_moment(text: str, zone: ZoneInfo, *, end: bool = False) -> datetime:
             hint="Write 2026-11-20 or 2026-11-20T10:00, with an offset like +08:00 if you like.",
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=zone)
+
+
+def month_of(text: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """When `2026-11` begins and ends in the city."""
+    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text) or text < "1970-02":
+        raise InvalidInput(f"{text[:40]!r} is not a month.", hint="Write 2026-11.")
+    begin = datetime(int(text[:4]), int(text[5:]), 1, tzinfo=zone)
+    return begin, (begin + timedelta(days=32)).replace(day=1)

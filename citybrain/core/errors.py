@@ -1,16 +1,18 @@
 """Everything that can go wrong on purpose, as one tree.
 
 CityBrainError
-├─ InvalidInput      BadTensor, BadMedia, BadJson, TooLarge, BadPackage, BadScenario, BadData
-├─ NotSignedIn       MissingKey, BadKey
-├─ Refused           NotGranted, NotAllowed, GateNotPassed, ApprovalNeeded, PurposeMissing
+├─ InvalidInput      BadTensor, BadMedia, BadJson, TooLarge, BadRequest, UrlTooLong, HeadTooLarge,
+│                    BadPackage, BadScenario, BadData, WeakPassword, IdempotencyMismatch
+├─ NotSignedIn       MissingKey, BadKey, SignInFailed
+├─ Refused           NotGranted, NotAllowed, NetworkNotAllowed, GateNotPassed, ApprovalNeeded,
+│       PurposeMissing, PurposeNotServed, HostNotListed, Suspended, LevelTooHigh, OutOfScope, ForbiddenCategory
 ├─ NotFound          AlgorithmNotFound, VersionNotFound, ScenarioNotFound, PluginNotFound, RowNotFound
-├─ Retired
-├─ Conflict          NameTaken, AliasMoved, DigestMismatch, VersionWithdrawn
-└─ Unavailable       NotDeployed, NotReady, Overloaded, PlatformDown, MissingLibrary, ModelFailed
+├─ Retired, Cancelled
+├─ Conflict          NameTaken, InFlight, AliasMoved, DigestMismatch, VersionWithdrawn
+└─ Unavailable       NotDeployed, NotReady, Overloaded (QuotaExceeded, RateLimited), DeadlineExceeded, PlatformDown, MissingLibrary,
+                     ModelFailed, RemoteDown, ShuttingDown
 
 Every error has a stable `code`, a sentence and, where there is one, the next step as `hint`.
-HTTP statuses live in one table at the doors (`serving/problems.py`), not here.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class CityBrainError(Exception):
         return f"{self.message} {self.hint}".strip()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.code, self.message, self.hint)
+        return error_from, (self.code, self.message, self.hint)
 
 
 class InvalidInput(CityBrainError):
@@ -54,8 +56,24 @@ class BadJson(InvalidInput):
     """A body is not the JSON that the route asks for."""
 
 
+class BadEncoding(InvalidInput):
+    """A body is compressed in a way that this door does not take."""
+
+
 class TooLarge(InvalidInput):
     """A body or a batch is larger than this door takes."""
+
+
+class BadRequest(InvalidInput):
+    """What came is not HTTP, or hardly more than its framing."""
+
+
+class UrlTooLong(InvalidInput):
+    """A URL is longer than this door takes."""
+
+
+class HeadTooLarge(InvalidInput):
+    """A request has more headers, or longer ones, than this door takes."""
 
 
 class BadPackage(InvalidInput):
@@ -68,6 +86,10 @@ class SandboxFailed(BadPackage):
 
 class BadScenario(InvalidInput):
     """A `scenario.yaml` is wrong."""
+
+
+class WeakPassword(InvalidInput):
+    """A password is too short, or easy to guess."""
 
 
 class BadData(InvalidInput):
@@ -86,6 +108,10 @@ class BadKey(NotSignedIn):
     """The key is unknown, mistyped, expired or revoked."""
 
 
+class SignInFailed(NotSignedIn):
+    """Name, password or code are wrong, or there were too many tries."""
+
+
 class Refused(CityBrainError):
     """The caller is known, and may not do this."""
 
@@ -98,8 +124,32 @@ class PurposeMissing(Refused):
     """A key of several purposes must say which one this call serves."""
 
 
+class Suspended(Refused):
+    """The grant, key, algorithm or department was stopped, until somebody lifts that."""
+
+
+class LevelTooHigh(Refused):
+    """The answer is more sensitive than what this key may see."""
+
+
+class ForbiddenCategory(Refused):
+    """The negative list names this category of data, or this pair of them."""
+
+
+class OutOfScope(Refused):
+    """The key's scopes do not name this act."""
+
+
+class PurposeNotServed(Refused):
+    """The algorithm was made for other purposes than this."""
+
+
 class NotAllowed(Refused):
     """The key's role may not do this."""
+
+
+class NetworkNotAllowed(Refused):
+    """The key may not be used from this address."""
 
 
 class GateNotPassed(Refused):
@@ -108,6 +158,10 @@ class GateNotPassed(Refused):
 
 class ApprovalNeeded(Refused):
     """A second person has to approve this first."""
+
+
+class HostNotListed(Refused):
+    """A model lies on a server that the settings do not list."""
 
 
 class NotFound(CityBrainError):
@@ -146,6 +200,14 @@ class NameTaken(Conflict):
     """The name is in use."""
 
 
+class InFlight(Conflict):
+    """A call with the same Idempotency-Key is under way."""
+
+
+class IdempotencyMismatch(InvalidInput):
+    """The Idempotency-Key came before with another call."""
+
+
 class AliasMoved(Conflict):
     """Somebody else moved the alias first."""
 
@@ -171,11 +233,30 @@ class NotDeployed(Unavailable):
 
 
 class NotReady(Unavailable):
-    """The algorithm is being started."""
+    """The algorithm is being started, or its deployment failed."""
 
 
 class Overloaded(Unavailable):
     """More calls are waiting than the platform accepts."""
+
+    retry_after = 1  # seconds, as far as they can be told
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # what an answer over HTTP says of the limit
+
+
+class QuotaExceeded(Overloaded):
+    """A limit of the department is used up; the message says which, and when it begins anew."""
+
+
+class RateLimited(Overloaded):
+    """The department calls faster, or more at once, than its limit allows."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The time that the caller, or the platform, gives a call was over before its answer."""
+
+
+class Cancelled(CityBrainError):
+    """The caller hung up before its call was answered."""
 
 
 class PlatformDown(Unavailable):
@@ -187,12 +268,26 @@ class MissingLibrary(Unavailable):
 
 
 class ModelFailed(Unavailable):
-    """The model raised an error on an input that looked valid."""
+    """The model raised an error on an input that looked valid, or ended its replica."""
 
 
-def all_errors(
-    root: type[CityBrainError] = CityBrainError,
-) -> dict[str, type[CityBrainError]]:
+class PipelineFailed(ModelFailed):
+    """A step of a pipeline refers to what an earlier step's answer does not have."""
+
+
+class RemoteDown(Unavailable):
+    """The server that a remote model lies on gives no answer, or none in time."""
+
+
+class ShuttingDown(Unavailable):
+    """The platform is being stopped and takes no new calls."""
+
+
+UNTRUSTED = (SignatureWrong, DigestMismatch)
+"""What makes a version one that nobody vouches for: it is not loaded, and the audit knows."""
+
+
+def all_errors(root: type[CityBrainError] = CityBrainError) -> dict[str, type[CityBrainError]]:
     """Every error class by its code, the root included."""
     found = {root.code: root}
     for child in root.__subclasses__():
@@ -200,10 +295,6 @@ def all_errors(
     return found
 
 
-def _rebuild(code: str, message: str, hint: str) -> CityBrainError:
-    return all_errors().get(code, CityBrainError)(message, hint=hint)
-
-
 def error_from(code: str, message: str, hint: str = "") -> CityBrainError:
     """The same error on this side of the wire: a caller catches one class in process and remote."""
-    return _rebuild(code, message, hint)
+    return all_errors().get(code, CityBrainError)(message, hint=hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,44 @@ class Home:
         return self.root / "packages"
 
     @property
+    def shadows(self) -> Path:
+        """What shadow deployments answered, beside what callers got."""
+        return self.root / "shadows"
+
+    @property
+    def predictions(self) -> Path:
+        """The sampled prediction log, by algorithm and day."""
+        return self.root / "predictions"
+
+    @property
+    def spool(self) -> Path:
+        """Sampled calls on their way from gateways into the prediction log."""
+        return self.root / "spool"
+
+    @property
     def journal(self) -> Path:
         """Usage journals of the gateways."""
         return self.root / "journal"
 
     @property
+    def audit(self) -> Path:
+        """Signed checkpoints of the audit trail."""
+        return self.root / "audit"
+
+    @property
     def run(self) -> Path:
         """Sockets, process ids and addresses of what runs now."""
         return self.root / "run"
+
+    @property
+    def limits(self) -> Path:
+        """The counters of all limits, shared by the processes that answer calls."""
+        return self.run / "limits.book"
+
+    @property
+    def writers(self) -> Path:
+        """Which of those processes live."""
+        return self.run / "writers"
 
     @property
     def ray(self) -> Path:
@@ -66,6 +97,11 @@ class Home:
         return self.root / "work"
 
     @property
+    def jobs(self) -> Path:
+        """What batch jobs were handed, and their results, by the job's id."""
+        return self.root / "jobs"
+
+    @property
     def scenarios(self) -> Path:
         """Scenarios that this city added."""
         return self.root / "scenarios"
@@ -76,6 +112,11 @@ class Home:
         return self.root / "admin.key"
 
     @property
+    def auditor_key(self) -> Path:
+        """The first auditor's key: no admin reads the audit trail."""
+        return self.root / "auditor.key"
+
+    @property
     def pepper(self) -> Path:
         """The secret that keys are hashed with."""
         return self.root / "secrets" / "pepper"
@@ -84,6 +125,21 @@ class Home:
     def control_socket(self) -> Path:
         """Where gateways forward what is not data plane."""
         return self.ray.parent / f"{self.ray.name}.control"
+
+    @property
+    def mlflow_socket(self) -> Path:
+        """Where the control process reaches the MLflow server."""
+        return self.ray.parent / f"{self.ray.name}.mlflow"
+
+    @property
+    def mlflow_wanted(self) -> Path:
+        """Exists while the platform runs with its MLflow server."""
+        return self.run / "mlflow.wanted"
+
+    @property
+    def lengths(self) -> Path:
+        """Where gateways tell how many calls wait."""
+        return self.run / "lengths"
 
     @property
     def lanes(self) -> Path:
@@ -97,6 +153,9 @@ class Home:
             self.features,
             self.packages,
             self.journal,
+            self.shadows,
+            self.predictions,
+            self.spool,
             self.run,
             self.logs,
         )
@@ -104,6 +163,7 @@ class Home:
             self.root,
             *folders,
             self.work,
+            self.jobs,
             self.scenarios,
             self.pepper.parent,
         ):
@@ -115,6 +175,14 @@ class Home:
         if not path.exists():
             write_private(path, secrets.token_bytes(size))
         return path.read_bytes()
+
+
+def reserve_socket(path: Path) -> None:
+    """Leave a stale Unix socket that only its owner may open; uvicorn keeps the mode it finds."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    path.chmod(0o600)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -1,4 +1,8 @@
-"""Signed statements: this platform vouches that a version is these bytes (Ed25519, RFC 8032)."""
+"""Signed statements: this platform vouches that a version, or a form of it, is these bytes (Ed25519).
+
+A statement names what it is of, down to the form: put elsewhere, or kept and brought back later, it
+fits nothing else. RFC 8032.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from citybrain.core.errors import SignatureWrong
 
-FIELDS = ("algorithm", "version", "digest", "at", "signer")
+SOURCE = "source"
+"""The form of a version that is its own package."""
+FIELDS = ("algorithm", "version", "form", "digest", "at", "signer")
 
 
 def sign(private: bytes, statement: Mapping[str, str | int]) -> str:
@@ -21,26 +27,55 @@ def sign(private: bytes, statement: Mapping[str, str | int]) -> str:
     return f"{body}.{base64.urlsafe_b64encode(signature).decode()}"
 
 
+def sign_text(private: bytes, signer: str, text: str) -> str:
+    """A signature of any text, with the name of who signed: `name.base64`."""
+    signature = Ed25519PrivateKey.from_private_bytes(private).sign(text.encode())
+    return f"{signer}.{base64.urlsafe_b64encode(signature).decode()}"
+
+
+def signed_text(signed: str, text: str, signers: Mapping[str, str]) -> bool:
+    """Whether one of these signers (public keys in hex) signed this text."""
+    signer, _, signature = signed.partition(".")
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signers[signer]))
+        public.verify(base64.urlsafe_b64decode(signature), text.encode())
+    except (KeyError, InvalidSignature, ValueError):
+        return False
+    return True
+
+
 def check(
-    signed: str, algorithm: str, version: int, digest: str, signers: Mapping[str, str]
-) -> None:
+    signed: str, algorithm: str, version: int, digest: str, signers: Mapping[str, str],
+    form: str = SOURCE,
+) -> None:  # fmt: skip
     """SignatureWrong unless a trusted signer stated exactly this; `signers` are public keys in hex."""
     body, _, signature = signed.rpartition(".")
     try:
         stated = json.loads(body)
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signers[str(stated["signer"])]))
         public.verify(base64.urlsafe_b64decode(signature), body.encode())
-        found = (stated["algorithm"], stated["version"], stated["digest"])
+        stated.setdefault("form", SOURCE)  # earlier statements knew no other
+        found = tuple(stated.get(field) for field in ("algorithm", "version", "form", "digest"))
     except KeyError as error:
-        raise _wrong(algorithm, version, "its signer is not trusted, or was revoked") from error
-    except (InvalidSignature, ValueError, TypeError) as error:
-        raise _wrong(algorithm, version, "its signature does not hold") from error
-    if found != (algorithm, version, digest):
-        raise _wrong(algorithm, version, "the signature belongs to another version or other files")
+        raise _wrong(
+            algorithm, version, form, "its signer is not trusted, or was revoked"
+        ) from error
+    except (InvalidSignature, AttributeError, ValueError, TypeError) as error:
+        raise _wrong(algorithm, version, form, "its signature does not hold") from error
+    if found != (algorithm, version, form, digest):
+        raise _wrong(
+            algorithm, version, form, "the signature belongs to another version, form or files"
+        )
 
 
-def _wrong(algorithm: str, version: int, reason: str) -> SignatureWrong:
+def _wrong(algorithm: str, version: int, form: str, reason: str) -> SignatureWrong:
+    name = f"{algorithm}@{version}"
+    if form != SOURCE:
+        return SignatureWrong(
+            f"The {form} form of {name} is not loaded: {reason}.",
+            hint=f"Make it again: citybrain convert {name} --to {form}",
+        )
     return SignatureWrong(
-        f"{algorithm}@{version} is not loaded: {reason}.",
+        f"{name} is not loaded: {reason}.",
         hint="An admin who has looked into it signs again: citybrain signers --sign NAME@VERSION",
     )

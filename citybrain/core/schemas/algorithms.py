@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from citybrain.core.schemas.history import Retirement, VersionEnd
+from citybrain.core.schemas.conversions import Form
+from citybrain.core.schemas.history import Caller, Retirement, VersionEnd, VersionFailure
 from citybrain.core.schemas.people import Known, Said
 
 
@@ -23,6 +24,7 @@ class Version(Known):
     aliases: list[str] = Field(default_factory=list)
     metrics: dict[str, float] = Field(default_factory=dict)
     lineage: dict[str, str] = Field(default_factory=dict)
+    forms: list[Form] = Field(default_factory=list)
     problem: str = ""
     """Why this version cannot be used, when it cannot."""
 
@@ -54,6 +56,8 @@ class AlgorithmPage(Known):
     retirements: list[Retirement] = Field(default_factory=list)
     ends: list[VersionEnd] = Field(default_factory=list)
     """Versions that were withdrawn or deleted."""
+    failures: list[VersionFailure] = Field(default_factory=list)
+    """Versions that did not start when they were last asked to."""
 
 
 class AliasMove(Known):
@@ -76,6 +80,11 @@ class NewPromotion(Said):
     source: str = Field(
         default="", max_length=63, description="An alias to copy the version from, instead."
     )
+    expected: int | None = Field(
+        default=None, ge=0,
+        description="The version that the alias points to, as the asker saw it (0: none); "
+        "`alias_moved` when it has moved. Nothing: wherever it points.",
+    )  # fmt: skip
 
 
 class Promotion(Known):
@@ -87,8 +96,22 @@ class Promotion(Known):
     version: int
     evaluation: str
     source: str = ""
-    state: Literal["waiting", "done", "withdrawn"]
+    state: Literal["waiting", "done", "withdrawn", "overtaken"]
+    """Overtaken: the alias moved before anybody decided."""
     asked_by: str
     decided_by: str
     at: datetime
     decided_at: datetime | None
+
+
+class PromotionNotice(Known):
+    """What a promotion would change, and for whom: shown before anybody decides."""
+
+    algorithm: str
+    alias: str
+    version: int
+    previous: int
+    """The version behind the alias now; 0: none."""
+    approval: Literal["self", "four-eyes"]
+    callers: list[Caller]
+    """Who called the algorithm in the last 30 days."""

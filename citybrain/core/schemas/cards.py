@@ -44,6 +44,8 @@ class Card(Known):
     data: str
     data_digest: str
     digest: str
+    remote: str = ""
+    """Where the model lies, when that is another server: the digest covers this, not the weights."""
     registered_at: datetime
     training_metrics: dict[str, float]
     evaluations: list[CardFigures]
@@ -55,7 +57,9 @@ class LineageNode(Known):
     """One thing in the life of a version."""
 
     id: str
-    kind: Literal["data", "source", "features", "run", "version", "deployment", "department"]
+    kind: Literal[
+        "data", "source", "features", "run", "version", "form", "deployment", "department"
+    ]
     name: str
     facts: dict[str, str] = Field(default_factory=dict)
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from citybrain.core.schemas.people import Known, Said
+from citybrain.core.schemas.traffic import Traffic
 
 
 class AliasThen(Known):
@@ -27,11 +28,27 @@ class DeploymentThen(Known):
     target: str
     wanted: bool
     replicas: int
+    """Of a range: at most."""
+    min_replicas: int | None = None
+    """Where a range began."""
     moved_by: str
     at: datetime
     version: int
     app: str
     since: datetime | None
+
+    @property
+    def wanted_replicas(self) -> str:
+        """The number of replicas, or the range, as people write it."""
+        least = "" if self.min_replicas is None else f"{self.min_replicas}.."
+        return f"{least}{self.replicas}"
+
+
+class TrafficThen(Traffic):
+    """How calls were shared, and who had set it: somebody's key, or `canary` for its steps."""
+
+    moved_by: str
+    at: datetime
 
 
 class GrantThen(Known):
@@ -58,11 +75,13 @@ class PromotionThen(Known):
 
 
 class AsOf(Known):
-    """Aliases, deployments, grants and waiting promotions as they were at a moment."""
+    """Aliases, deployments, traffic, grants and waiting promotions as they were at a moment."""
 
     at: datetime
     aliases: list[AliasThen]
     deployments: list[DeploymentThen]
+    traffic: list[TrafficThen] = Field(default_factory=list)
+    """Algorithms whose calls did not all go to the champion: splits, canaries, shadows, fallbacks."""
     grants: list[GrantThen]
     waiting: list[PromotionThen] = Field(default_factory=list)
 
@@ -101,6 +120,17 @@ class VersionEnd(Known):
     digest: str
     reason: str
     moved_by: str
+    at: datetime
+
+
+class VersionFailure(Known):
+    """Why a version did not start when it was last asked to; forgotten when it starts."""
+
+    algorithm: str
+    version: int
+    target: str
+    """The deployment that asked."""
+    message: str
     at: datetime
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
+from citybrain.core.levels import Level
 from citybrain.core.names import Name
 
 Role = Literal["admin", "developer", "department", "auditor"]
+Tier = Literal["city", "district", "township"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+GrantKind = Literal["algorithm", "view"]
 OPERATION = "operation"
 PLATFORM = "platform"
 
@@ -32,6 +37,17 @@ class NewDepartment(Said):
     name: Name
     title_zh: str = Field(default="", max_length=80)
     title_en: str = Field(default="", max_length=80)
+    parent: str = Field(default="", max_length=63, description="The one above; empty: none.")
+    tier: Tier | None = Field(default=None, description="Nothing: its parent's, else city.")
+
+
+class DepartmentChange(Said):
+    """What changes of a department; what is left out stays."""
+
+    title_zh: str | None = Field(default=None, max_length=80)
+    title_en: str | None = Field(default=None, max_length=80)
+    parent: str | None = Field(default=None, max_length=63, description="Empty: none above it.")
+    tier: Tier | None = None
 
 
 class Department(Known):
@@ -40,6 +56,8 @@ class Department(Known):
     name: str
     title_zh: str
     title_en: str
+    parent: str = ""
+    tier: Tier = "city"
     created_at: datetime
 
 
@@ -51,10 +69,30 @@ class NewKey(Said):
     purposes: list[Name] = Field(default_factory=lambda: [OPERATION], min_length=1, max_length=20)
     note: str = Field(default="", max_length=200)
     expires_at: AwareDatetime | None = None
+    level: Level = Level.INTERNAL
+    scopes: list[Annotated[str, Field(max_length=80)]] = Field(default_factory=list, max_length=50)
+    networks: list[Annotated[str, Field(max_length=50)]] = Field(
+        default_factory=list, max_length=50
+    )
+
+    @field_validator("networks")
+    @classmethod
+    def _are_networks(cls, said: list[str]) -> list[str]:
+        return [str(ip_network(one.strip(), strict=False)) for one in said]
+
+
+class NewRotation(Said):
+    """A key's replacement by a new one with the same rights."""
+
+    overlap_seconds: int = Field(default=3600, ge=0, le=30 * 86_400)
+    """How long the old one goes on."""
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="Of the new one; nothing: as the old one's. Admins alone."
+    )
 
 
 class Key(Known):
-    """A key without its secret."""
+    """A key, or a person's session (`user`), without its secret."""
 
     id: str
     department: str
@@ -64,6 +102,11 @@ class Key(Known):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    user: str = ""
+    level: Level = Level.INTERNAL
+    scopes: list[str] = []
+    networks: list[str] = []
+    successor: str = ""
 
 
 class IssuedKey(Key):
@@ -79,6 +122,10 @@ class NewGrant(Said):
     algorithm: Name
     purpose: Name = OPERATION
     until: AwareDatetime | None = None
+    kind: GrantKind = "algorithm"
+    scenario: str = Field(default="", max_length=63)
+    basis: str = Field(default="", max_length=500, description="The legal basis.")
+    columns: list[str] = Field(default_factory=list, max_length=200)
 
 
 class Grant(Known):
@@ -92,6 +139,10 @@ class Grant(Known):
     created_at: datetime
     until: datetime | None
     revoked_at: datetime | None
+    kind: GrantKind = "algorithm"
+    scenario: str = ""
+    basis: str = ""
+    columns: list[str] = []
 
 
 class Actor(Known):
@@ -100,6 +151,19 @@ class Actor(Known):
     key: str
     department: str
     role: Role
+    user: str = ""
+    source: str = ""
+    """The address that it acts from."""
+
+    @classmethod
+    def of(cls, key: Key) -> Actor:
+        """Who acts with this key."""
+        return cls(key=key.id, department=key.department, role=key.role, user=key.user)
+
+    @property
+    def person(self) -> str:
+        """Who it is when two must be two: the person of a session, else the key."""
+        return self.user or self.key
 
 
 class AuditEntry(Known):
