@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from citybrain.core.errors import BadPackage
 from citybrain.core.shelf import Shelf
-from citybrain.core.tensors import DTYPES, Signature, Tensors
+from citybrain.core.tensors import DTYPES, FLOATS, Signature, Tensors
 from citybrain.models.onnx_session import OnnxSession
 
 RELATIVE = 1e-3
@@ -75,7 +75,7 @@ def samples_for(signature: Signature, *, free_size: int = 8, seed: int = 20) -> 
         for spec in signature.inputs:
             shape = (rows, *(free_size if size < 0 else size for size in spec.shape[1:]))
             dtype = DTYPES[spec.dtype]
-            if dtype.kind == "f":
+            if spec.dtype in FLOATS:
                 tensors[spec.name] = rng.standard_normal(shape).astype(dtype)
             elif dtype.kind in "iub":
                 tensors[spec.name] = rng.integers(0, 2, shape).astype(dtype)

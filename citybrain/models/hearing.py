@@ -52,3 +52,16 @@ def _extractor(n_mels: int) -> Any:
     with needs():
         from transformers import WhisperFeatureExtractor
     return WhisperFeatureExtractor(feature_size=n_mels)
+
+
+def sounds_in_rows(sounds: list[tuple[Array, int]]) -> Tensors:
+    """Sounds with their rates as task tensors: one row each, zeros behind the shorter ones."""
+    lengths = [len(samples) for samples, _ in sounds]
+    audio = np.zeros((len(sounds), max(lengths)), np.float32)
+    for row, (samples, _) in zip(audio, sounds, strict=True):
+        row[: len(samples)] = samples
+    return {
+        "audio": audio,
+        "sample_rate": np.array([rate for _, rate in sounds], np.int32),
+        "length": np.array(lengths, np.int32),
+    }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from citybrain.core.errors import BadPackage, DigestMismatch
 from citybrain.core.levels import Level
@@ -74,6 +75,10 @@ class Manifest(Strict):
     max_batch: int = Field(default=64, ge=1, le=4096, description="Rows in one model call.")
     options: dict[str, Any] = Field(default_factory=dict, description="What the task asks for.")
     lineage: Lineage = Lineage()
+    serving: Literal["auto", "source"] = Field(
+        default="auto",
+        description="auto: the fastest form that agrees with the source; source: never another.",
+    )
     level: Level = Field(default=Level.INTERNAL, description="How sensitive its data are.")
     purposes: list[Name] = Field(
         default_factory=list, max_length=20, description="What it was made for; empty: anything."
@@ -89,6 +94,56 @@ class Manifest(Strict):
     def _inside(cls, value: str) -> str:
         check_relative(value)
         return value
+
+    def check_words(self, card: Mapping[str, Any]) -> None:
+        """BadPackage for a card that says otherwise: where there is a manifest, it speaks alone."""
+        if card.get("architecture") and not self.weights.endswith((".pt", ".pth")):
+            raise BadPackage(f"{self.weights} needs no architecture.", hint="Leave it out.")
+        plain = self.model_dump(mode="json")
+        for field in sorted(CARD & card.keys()):
+            told, said = card[field], plain[field]
+            if not told:
+                continue
+            whole = {**said, **told} if isinstance(told, dict) and isinstance(said, dict) else told
+            try:
+                new = type(self).model_validate({**plain, field: whole}).model_dump(mode="json")
+            except ValidationError as error:
+                raise BadPackage(_complaint(error)) from error
+            if new[field] != said:
+                raise BadPackage(
+                    f"{MANIFEST} says {field}: {str(said or 'nothing')[:200]}, and it was handed in "
+                    f"with {str(told)[:200]}.",
+                    hint=f"Change {MANIFEST}, or leave that word out.",
+                )
+
+
+CARD = frozenset(Manifest.model_fields) - {"format", "name", "runtime", "weights"}
+"""What may be said of a model besides its files: the options of `register`, the fields of the API's
+`card` and the tags `citybrain.…` of a plain MLflow version. The one list of them."""
+NEEDED = ("owner", "licence", "domain")
+"""What nobody can guess; without it nothing is registered."""
+JSON_WORDS = frozenset({"title", "max_batch", "options", "lineage", "purposes", "limits"})
+"""Those of `CARD` that are no text: a tag holds them as JSON."""
+_WHOLE = {
+    "name": "any", "title": {"zh": "-", "en": "-"}, "task": "any", "runtime": "any",
+    "weights": "any", "domain": "government", "owner": "any", "licence": "any",
+}  # fmt: skip
+
+
+def check_card(card: Mapping[str, Any]) -> None:
+    """BadPackage for words about a model that `algorithm.yaml` could not hold."""
+    told = {field: value for field, value in card.items() if field in CARD and value}
+    if isinstance(told.get("title"), dict):
+        told["title"] = {**_WHOLE["title"], **told["title"]}  # type: ignore[dict-item]
+    try:
+        Manifest.model_validate({**_WHOLE, **told})
+    except ValidationError as error:
+        raise BadPackage(_complaint(error)) from error
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from citybrain.core.errors import CityBrainError, ModelFailed, TooLarge
-from citybrain.core.tensors import Array, Signature, Tensors
+from citybrain.core.errors import Cancelled, CityBrainError, ModelFailed, RemoteDown, TooLarge
+from citybrain.core.tensors import Signature, Tensors, is_finite, stacked
 from citybrain.models.package import Package
-from citybrain.models.runtime import RUNTIMES, Runtime
-from citybrain.models.task import Task, open_task
+from citybrain.models.runtime import RUNTIMES, Runtime, Stop
+from citybrain.models.task import Piece, Task, open_task
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +52,25 @@ class Predictor:
             raise answer
         return self.task.write(answer)
 
-    def infer(self, requests: Sequence[Tensors]) -> list[Answer]:
+    def pieces(self, request: Tensors) -> list[Piece]:
+        """A request as smaller ones, to be answered one after another; one: as it came."""
+        self._check(request)
+        return self.task.pieces(request, self.package.manifest.max_batch)
+
+    def infer(self, requests: Sequence[Tensors], stop: Stop | None = None) -> list[Answer]:
         """Task tensors of many requests to task outputs of each, in order.
 
         Requests whose model tensors agree in all but the batch axis share model calls of at
-        most `max_batch` rows, so that an answer never depends on who else asked.
+        most `max_batch` rows, so that an answer never depends on who else asked. What is not
+        answered when another thread asks `stop` is Cancelled.
         """
+        stop = stop or Stop()
         answers: list[Answer | None] = [None] * len(requests)
         groups: dict[tuple[Any, ...], list[tuple[int, Tensors]]] = {}
         for index, inputs in enumerate(requests):
             try:
-                rows = self.signature.check_inputs(inputs)
-                if rows > MAX_ROWS:
-                    raise TooLarge(f"One call takes at most {MAX_ROWS} rows, not {rows}.")
+                stop.check()
+                self._check(inputs)
                 prepared = self.task.prepare(inputs)
             except CityBrainError as error:
                 answers[index] = error
@@ -75,27 +81,34 @@ class Predictor:
             shape = tuple((k, v.shape[1:], v.dtype.str) for k, v in sorted(prepared.items()))
             groups.setdefault(shape, []).append((index, prepared))
         for group in groups.values():
-            self._run_group(group, requests, answers)
+            self._run_group(group, requests, answers, stop)
         return [answer if answer is not None else self._failed("the call") for answer in answers]
+
+    def _check(self, inputs: Tensors) -> None:
+        rows = self.signature.check_inputs(inputs)
+        if rows > MAX_ROWS:
+            raise TooLarge(f"One call takes at most {MAX_ROWS} rows, not {rows}.")
 
     def _run_group(
         self,
         group: list[tuple[int, Tensors]],
         requests: Sequence[Tensors],
         answers: list[Answer | None],
+        stop: Stop,
     ) -> None:
         try:
-            outputs = self._run([prepared for _, prepared in group])
-        except CityBrainError as error:
+            outputs = self._run([prepared for _, prepared in group], stop)
+        except (RemoteDown, Cancelled) as error:  # nobody's input, and a try costs a time-out
             for index, _ in group:
                 answers[index] = error
             return
-        except Exception:
+        except Exception as error:
             if len(group) > 1:  # find whose input it was; the others get their answers
                 for member in group:
-                    self._run_group([member], requests, answers)
+                    self._run_group([member], requests, answers, stop)
                 return
-            answers[group[0][0]] = self._failed("the model")
+            shown = error if isinstance(error, CityBrainError) else self._failed("the model")
+            answers[group[0][0]] = shown
             return
         start = 0
         for index, prepared in group:
@@ -103,13 +116,21 @@ class Predictor:
             mine = {name: array[start : start + rows] for name, array in outputs.items()}
             start += rows
             try:
-                answers[index] = self.task.finish(mine, requests[index])
+                stop.check()
+                answers[index] = self._checked(self.task.finish(mine, requests[index]))
             except CityBrainError as error:
                 answers[index] = error
             except Exception:
                 answers[index] = self._failed("finishing the answer")
 
-    def _run(self, batches: list[Tensors]) -> Tensors:
+    def _checked(self, outputs: Tensors) -> Tensors:
+        if self.task.finite:
+            for name, array in outputs.items():
+                if array.dtype.kind == "f" and not is_finite(array):
+                    raise ModelFailed(f"The model answered {name!r} with NaN or infinity.")
+        return outputs
+
+    def _run(self, batches: list[Tensors], stop: Stop) -> Tensors:
         """One or more model calls for rows of equal shape; the outputs joined again."""
         if len(batches) == 1:
             joined = batches[0]
@@ -118,12 +139,12 @@ class Predictor:
         rows = len(next(iter(joined.values())))
         limit = self.package.manifest.max_batch
         if rows <= limit:
-            return self.runtime.infer(joined)
+            return stop.infer(self.runtime, joined)
         parts = [
-            self.runtime.infer({name: a[i : i + limit] for name, a in joined.items()})
+            stop.infer(self.runtime, {name: a[i : i + limit] for name, a in joined.items()})
             for i in range(0, rows, limit)
         ]
-        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+        return {name: stacked([part[name] for part in parts]) for name in parts[0]}
 
     def _failed(self, where: str) -> ModelFailed:
         # The reason goes to the replica's log; a caller must not learn paths or shapes inside.
@@ -133,16 +154,3 @@ class Predictor:
             f"{name} failed in {where}.",
             hint=f"Its developers see why with: citybrain logs {name}",
         )
-
-
-def _joined(parts: list[Array]) -> Array:
-    """Outputs of several calls as one; sounds of different widths get zeros behind them."""
-    sizes = np.array([part.shape[1:] for part in parts], np.int64)
-    if not sizes.size or (sizes == sizes[0]).all():
-        return np.concatenate(parts)
-    widths = sizes.max(axis=0)
-    filled = [
-        np.pad(part, [(0, 0), *((0, int(most)) for most in widths - part.shape[1:])])
-        for part in parts
-    ]
-    return np.concatenate(filled)

@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
 
 def build_network(n_mels: int, tokens: int) -> Any:
-    """`forward(features, lengths)` gives `logits` FP32[n,m,tokens] and their `lengths`."""
+    """`forward(features, lengths)` gives `logits` FP32[n,m,tokens] and `frames`, their valid ones."""
     with needs():
         import torch
         from torch import nn
@@ -95,7 +95,7 @@ def build_network(n_mels: int, tokens: int) -> Any:
             x = self.drop(x)
             for block in self.blocks:
                 x = block(x, lengths)
-            return {"logits": self.leave(self.drop(self.norm(x))), "lengths": lengths}
+            return {"logits": self.leave(self.drop(self.norm(x))), "frames": lengths}
 
     return Listener()
 
@@ -146,7 +146,7 @@ def fit(
             loss = loss_of(
                 logits.log_softmax(-1).transpose(0, 1),
                 torch.tensor([token for text in batch.texts for token in text]),
-                found["lengths"].cpu(),
+                found["frames"].cpu(),
                 torch.tensor([len(text) for text in batch.texts]),
             )
             if share < FLAT_START:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from pydantic import ValidationError
 
 from citybrain.core.errors import BadJson, BadPackage
 from citybrain.core.shelf import Shelf
-from citybrain.core.tensors import Signature, Tensors
+from citybrain.core.tensors import Signature, Tensors, stacked
 from citybrain.models.package import Manifest, Strict
 
 
@@ -34,6 +34,16 @@ class Sample(msgspec.Struct):
     name: str = ""
 
 
+class Piece(NamedTuple):
+    """A part of a request that can be answered before the others."""
+
+    row: int
+    """The row of the request that it begins with, or is a part of."""
+    inputs: Tensors
+    told: dict[str, float] = {}  # noqa: RUF012 - of a tuple, never changed
+    """What its answer says besides: where it lies in a recording, say."""
+
+
 class Task(ABC):
     """One kind of question. A subclass is one file in `tasks/`; tests examine each the same way."""
 
@@ -43,6 +53,10 @@ class Task(ABC):
     media: ClassVar[str] = ""
     """`image` or `audio` when an item may also come as a file (multipart)."""
     default_metrics: ClassVar[tuple[str, ...]] = ()
+    unit: ClassVar[str] = "rows"
+    """What its use is counted in, beside requests: `images`, `audio-seconds`, `texts`, `series`."""
+    finite: ClassVar[bool] = True
+    """Whether NaN or infinity in an answer means that the model failed."""
 
     options: Any
     folder: Path | None
@@ -81,6 +95,25 @@ class Task(ABC):
         """The model's outputs of one request, with its task tensors, to task output tensors."""
         return outputs
 
+    def measure(self, inputs: Tensors) -> float:
+        """How much of its unit is in task tensors that were decoded and not checked yet."""
+        return float(row_count(inputs))
+
+    def pieces(self, inputs: Tensors, most: int) -> list[Piece]:
+        """A checked request as pieces that answer one after another, in order; `most` rows each.
+
+        A task whose rows can be long (sounds, texts to speak) may cut them, too.
+        """
+        rows = len(next(iter(inputs.values())))
+        return [
+            Piece(row, {name: array[row : row + most] for name, array in inputs.items()})
+            for row in range(0, rows, most)
+        ]
+
+    def joined(self, pieces: list[Piece], answers: list[Tensors]) -> Tensors:
+        """The answers to all pieces as that to the request."""
+        return {name: stacked([answer[name] for answer in answers]) for name in answers[0]}
+
     def read_media(self, files: list[bytes]) -> Tensors:
         """Uploaded files to task tensors, one row a file."""
         raise BadJson("This algorithm takes JSON, not files.")
@@ -88,6 +121,12 @@ class Task(ABC):
     def samples(self, path: Path) -> list[Sample]:
         """Read a data set in this task's format; BadData names the first bad line or file."""
         raise BadPackage("This task has no data format of its own.")
+
+
+def row_count(tensors: Tensors) -> int:
+    """Rows of tensors that were not checked yet; 0 where they have none."""
+    first = next(iter(tensors.values()), None)
+    return len(first) if first is not None and first.ndim else 0
 
 
 TASKS: Shelf[Task] = Shelf("task", "citybrain.models.tasks")

@@ -29,11 +29,9 @@ MAX_LAYERS = 1000
 IMPLEMENTATIONS = {"attn_implementation", "experts_implementation"}
 
 
-def check_files(package: Package) -> None:
+def check_files(folder: Path) -> None:
     """Raise BadPackage unless every file of the folder may lie beside weights that are loaded."""
-    if package.manifest.weights != CONFIG:
-        raise BadPackage(f"weights must be {CONFIG!r}, not {package.manifest.weights[:80]!r}.")
-    for path in package_files(package.folder):
+    for path in package_files(folder):
         if path.suffix.lower() in UNSAFE:
             raise BadPackage(
                 f"{path.name} may hold a pickle, which can run code when loaded.",
@@ -44,10 +42,12 @@ def check_files(package: Package) -> None:
                 f"{path.name}: adapters and weights in several files are not served.",
                 hint=f"Merge them and save one {WEIGHTS}.",
             )
-    if not (package.folder / WEIGHTS).is_file():
-        raise BadPackage(f"The folder lacks {WEIGHTS}.")
-    for path in [package.folder / CONFIG, *sorted(package.folder.glob("*_config.json"))]:
-        _check_config(path, (package.folder / WEIGHTS).stat().st_size)
+    if not (folder / WEIGHTS).is_file():
+        raise BadPackage(
+            f"The folder lacks {WEIGHTS}.", hint="Save it with model.save_pretrained(folder)."
+        )
+    for path in [folder / CONFIG, *sorted(folder.glob("*_config.json"))]:
+        _check_config(path, (folder / WEIGHTS).stat().st_size)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -23,6 +23,9 @@ MOST_SECONDS = 120
 class Family:
     """A loaded model whose main output is `logits`: classification and CTC."""
 
+    obstacle = ""
+    """Why `forward` alone does not answer; empty where it does."""
+
     def __init__(self, model: Any, package: Package, device: str) -> None:
         self.model = model
         self.device = device
@@ -34,15 +37,22 @@ class Family:
         lengths = inputs.get("lengths")
         if lengths is not None and self._alone:
             return self._row_by_row(inputs, lengths)
-        found = self.model(**self._arguments(inputs)).logits
-        outputs = {"logits": array_of(found)}
+        tensors = {name: self.tensor(array) for name, array in inputs.items()}
+        return {name: array_of(tensor) for name, tensor in self.forward(tensors).items()}
+
+    def forward(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """The same on the library's own tensors and by its operators alone, so it can be exported."""
+        outputs = {"logits": self.model(**self._arguments(tensors)).logits}
+        lengths = tensors.get("lengths")
         if lengths is not None and hasattr(self.model, "_get_feat_extract_output_lengths"):
-            outputs["lengths"] = self._valid(lengths)
+            outputs["frames"] = self._valid(lengths)
         return outputs
 
     def _set_up(self, package: Package) -> None:
         # A group norm in the first convolution spans the whole row: padding would be heard.
         self._alone = getattr(self.model.config, "feat_extract_norm", "") == "group"
+        if self._alone:
+            self.obstacle = "it hears each sound alone, at its own length"
 
     def _row_by_row(self, inputs: Tensors, lengths: Array) -> Tensors:
         """Each sound at its own length, as these models were trained; logits padded with zeros."""
@@ -54,26 +64,25 @@ class Family:
         logits = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), np.float32)
         for index, row in enumerate(rows):
             logits[index, : len(row)] = row
-        return {"logits": logits, "lengths": np.array([len(row) for row in rows], np.int64)}
+        return {"logits": logits, "frames": np.array([len(row) for row in rows], np.int64)}
 
-    def _valid(self, lengths: Array) -> Array:
+    def _valid(self, lengths: Any) -> Any:
+        steps = self.model._get_feat_extract_output_lengths(lengths.long())  # noqa: SLF001 - the only way to know how many frames are padding
+        return steps.clamp(min=0).long()
+
+    def _arguments(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """The inputs under the model's own names: its main input, and a mask for `lengths`."""
         import torch
 
-        steps = torch.from_numpy(lengths.astype(np.int64))
-        valid = self.model._get_feat_extract_output_lengths(steps)  # noqa: SLF001 - the only way to know how many frames are padding
-        return np.asarray(valid.clamp(min=0).numpy(), np.int64)
-
-    def _arguments(self, inputs: Tensors) -> dict[str, Any]:
-        """The inputs under the model's own names: its main input, and a mask for `lengths`."""
-        named = {name: array for name, array in inputs.items() if name in self._accepts}
-        other = [name for name in inputs if name not in self._accepts and name != "lengths"]
+        named = {name: tensor for name, tensor in tensors.items() if name in self._accepts}
+        other = [name for name in tensors if name not in self._accepts and name != "lengths"]
         main = self.model.main_input_name
         if main not in named and len(other) == 1:
-            named[main] = inputs[other[0]]
-        if "lengths" in inputs and "attention_mask" in self._accepts:
-            steps = np.arange(named[main].shape[1])
-            named["attention_mask"] = (steps < inputs["lengths"][:, None]).astype(np.int64)
-        return {name: self.tensor(array) for name, array in named.items()}
+            named[main] = tensors[other[0]]
+        if "lengths" in tensors and "attention_mask" in self._accepts:
+            steps = torch.arange(named[main].shape[1], device=self.device)
+            named["attention_mask"] = (steps < tensors["lengths"][:, None]).long()
+        return named
 
     def tensor(self, array: Array) -> Any:
         """An array on the model's device."""
@@ -129,6 +138,8 @@ class Whisper(Family):
                 f"algorithm.yaml: options.n_mels is {options.n_mels}, "
                 f"the model hears {self.model.config.num_mel_bins}."
             )
+
+    obstacle = "it writes token by token"
 
     def infer(self, inputs: Tensors) -> Tensors:
         import torch
@@ -190,6 +201,8 @@ class Vits(Family):
 
         self.model.duration_predictor.register_forward_hook(check)
 
+    obstacle = "it speaks each text alone, at its own length"
+
     def infer(self, inputs: Tensors) -> Tensors:
         rows = []
         for index, ids in enumerate(inputs["input_ids"]):
@@ -226,13 +239,15 @@ class PatchTst(Family):
         if config.num_input_channels != 1:
             raise BadPackage(f"The model takes {config.num_input_channels} series at once, not 1.")
 
-    def infer(self, inputs: Tensors) -> Tensors:
-        found = self.model(past_values=self.tensor(inputs["series"][..., None]))
+    def forward(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        found = self.model(past_values=tensors["series"][..., None])
         if self.model.distribution_output is None:
-            return {"forecast": array_of(found.prediction_outputs)}
+            return {"forecast": found.prediction_outputs}
         *shape, mean, spread = found.prediction_outputs
         parts = [*shape, mean * found.scale + found.loc, spread * found.scale]
-        return {"forecast": np.concatenate([array_of(part) for part in parts], axis=2)}
+        return {"forecast": torch.cat(parts, dim=2)}
 
 
 FAMILIES: dict[str, dict[str, tuple[str, type[Family]]]] = {

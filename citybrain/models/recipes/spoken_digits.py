@@ -123,7 +123,7 @@ class SpokenDigits(Recipe):
             batch = padded_features([log_mel(samples, self.sample_rate, self.n_mels)])
             with torch.inference_mode():
                 found = network(**{n: torch.from_numpy(a).to(device) for n, a in batch.items()})
-            logits = found["logits"][0, : int(found["lengths"][0])].cpu().numpy()
+            logits = found["logits"][0, : int(found["frames"][0])].cpu().numpy()
             answers.append(greedy_ctc(logits, tokens, "")[0])
         truths = [one.text for one in said]
         right = sum(truth == answer for truth, answer in zip(truths, answers, strict=True))

@@ -18,6 +18,9 @@ class OnnxGraph(Runtime):
     def infer(self, inputs: Tensors) -> Tensors:
         return self._session.run(inputs)
 
+    def stop(self, *, on: bool) -> None:
+        self._session.stop(on=on)
+
     def signature(self) -> Signature:
         return self._session.signature()
 

@@ -17,6 +17,7 @@ from citybrain.core.tensors import Array, Tensors
 from citybrain.models.package import Package
 from citybrain.models.recipe import RECIPES
 from citybrain.models.runtime import RUNTIMES, Runtime
+from citybrain.models.torch_onnx import as_module
 
 
 @RUNTIMES.add("torch")
@@ -48,9 +49,15 @@ class TorchRecipe(Runtime):
         import torch
 
         with torch.inference_mode():
-            found = self._network(**{n: self._tensor(array) for n, array in inputs.items()})
-        outputs = found if isinstance(found, dict) else {"output": found}
+            outputs = self._forward({n: self._tensor(array) for n, array in inputs.items()})
         return {name: _array(tensor) for name, tensor in outputs.items()}
+
+    def network(self) -> Any:
+        return as_module(self._network, self._forward)
+
+    def _forward(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        found = self._network(**tensors)
+        return found if isinstance(found, dict) else {"output": found}
 
     def describe(self) -> dict[str, str]:
         import torch

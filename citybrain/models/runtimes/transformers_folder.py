@@ -6,11 +6,14 @@ family of models is called.
 
 from __future__ import annotations
 
+from typing import Any
+
 from citybrain.core.errors import BadPackage
 from citybrain.core.shelf import needs
 from citybrain.core.tensors import Tensors
 from citybrain.models.package import Package
 from citybrain.models.runtime import RUNTIMES, Runtime
+from citybrain.models.torch_onnx import as_module
 from citybrain.models.transformers_checks import (
     CONFIG,
     WEIGHTS,
@@ -27,7 +30,9 @@ class TransformersFolder(Runtime):
     """Weights: `config.json`, with `model.safetensors` beside it."""
 
     def load(self, package: Package, *, threads: int = 1) -> None:
-        check_files(package)
+        if package.manifest.weights != CONFIG:
+            raise BadPackage(f"weights must be {CONFIG!r}, not {package.manifest.weights[:80]!r}.")
+        check_files(package.folder)
         kind = str(read_object(package.folder / CONFIG).get("model_type", ""))
         name, family_class = family(package.manifest.task, kind)
         with needs():
@@ -66,6 +71,14 @@ class TransformersFolder(Runtime):
         assert self._family
         with torch.inference_mode():
             return self._family.infer(inputs)
+
+    def network(self) -> Any:
+        assert self._family
+        if self._family.obstacle:
+            raise BadPackage(
+                f"A {type(self._family.model).__name__} is not converted: {self._family.obstacle}."
+            )
+        return as_module(self._family.model, self._family.forward)
 
     def describe(self) -> dict[str, str]:
         import torch

@@ -49,6 +49,9 @@ class UltralyticsOnnx(Runtime):
             return outputs
         return {name: np.stack([_best(row) for row in array]) for name, array in outputs.items()}
 
+    def stop(self, *, on: bool) -> None:
+        self._session.stop(on=on)
+
     def signature(self) -> Signature:
         return self._session.signature()
 

@@ -108,6 +108,7 @@ class Forecasting(Task):
     Options = ForecastingOptions
     Input = History
     Output = Forecast
+    unit = "series"
     default_metrics = ("mase", "mae", "pinball", "coverage")
 
     def signature(self) -> Signature:

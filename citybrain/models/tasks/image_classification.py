@@ -49,6 +49,7 @@ class ImageClassification(Task):
     Input = ImageToClassify
     Output = ImageClass
     media = "image"
+    unit = "images"
     default_metrics = ("macro-f1", "accuracy")
 
     def signature(self) -> Signature:

@@ -60,6 +60,7 @@ class ObjectDetection(Task):
     Input = DetectionImage
     Output = Detections
     media = "image"
+    unit = "images"
     default_metrics = ("map50",)
 
     def signature(self) -> Signature:

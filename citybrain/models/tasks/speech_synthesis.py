@@ -8,11 +8,18 @@ import numpy as np
 from pydantic import Field
 
 from citybrain.core.errors import BadTensor, ModelFailed
-from citybrain.core.tensors import Signature, Tensors, TensorSpec
+from citybrain.core.tensors import (
+    Array,
+    Signature,
+    Tensors,
+    TensorSpec,
+    bytes_array,
+    stacked,
+)
 from citybrain.models.audio import RATES, encode_wav
 from citybrain.models.package import Strict
-from citybrain.models.task import TASKS, Item, Task
-from citybrain.models.texts import decode_texts, encode_texts
+from citybrain.models.task import TASKS, Item, Piece, Task
+from citybrain.models.texts import decode_texts, encode_texts, sentences
 from citybrain.models.tokenizer import Characters
 
 MOST = 2_000
@@ -56,6 +63,7 @@ class SpeechSynthesis(Task):
     Options = SpeechOptions
     Input = Line
     Output = Speech
+    unit = "texts"
 
     def signature(self) -> Signature:
         return Signature(
@@ -98,6 +106,33 @@ class SpeechSynthesis(Task):
             ids[index, : len(row)] = row
             mask[index, : len(row)] = 1
         return {"input_ids": ids, "attention_mask": mask, "speaker_id": speakers.astype(np.int64)}
+
+    def pieces(self, inputs: Tensors, most: int) -> list[Piece]:
+        """A sentence each: the first can be heard while the others are spoken."""
+        self.prepare(inputs)  # what is wrong with a later sentence is said before the first
+        texts = decode_texts(inputs["text"], self.options.max_characters)
+        speakers = inputs.get("speaker", np.zeros(len(texts), np.int32))
+        return [
+            Piece(
+                row,
+                {"text": bytes_array([sentence.encode()]), "speaker": speakers[row : row + 1]},
+            )
+            for row, text in enumerate(texts)
+            for sentence in sentences(text)
+            if self._characters.encode(sentence)
+        ]
+
+    def joined(self, pieces: list[Piece], answers: list[Tensors]) -> Tensors:
+        sounds: dict[int, list[Array]] = {}
+        for piece, answer in zip(pieces, answers, strict=True):
+            sound = answer["audio"][0, : int(answer["length"][0])]
+            sounds.setdefault(piece.row, []).append(sound)
+        rows = [np.concatenate(sounds[row]) for row in sorted(sounds)]
+        return {
+            "audio": stacked([row[None] for row in rows]),
+            "length": np.array([len(row) for row in rows], np.int32),
+            "sample_rate": np.full(len(rows), self.options.sample_rate, np.int32),
+        }
 
     def finish(self, outputs: Tensors, inputs: Tensors) -> Tensors:
         lengths = outputs["lengths"]

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from citybrain.core.errors import BadTensor
-from citybrain.core.tensors import DTYPES, Signature, Tensors, TensorSpec, bytes_array
+from citybrain.core.tensors import DTYPES, FLOATS, Signature, Tensors, bytes_array
 from citybrain.models.package import Strict
 from citybrain.models.task import TASKS, Item, Task
-
-
-class Tensor(Strict):
-    """One tensor of the model; the batch axis comes first and is -1."""
-
-    name: str = Field(min_length=1, max_length=200)
-    dtype: Literal[
-        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-        "FP16", "FP32", "FP64", "BYTES",
-    ]  # fmt: skip
-    shape: tuple[int, ...] = Field(min_length=1, max_length=8)
-
-    def spec(self) -> TensorSpec:
-        return TensorSpec(self.name, self.dtype, self.shape)
+from citybrain.models.tensor_schema import Tensor
 
 
 class TensorOptions(Strict):
@@ -47,6 +34,7 @@ class TensorTask(Task):
     Options = TensorOptions
     Input = TensorItem
     Output = TensorItem
+    finite = False  # a mask of minus infinity is an answer here
 
     def signature(self) -> Signature:
         return Signature(
@@ -80,6 +68,13 @@ class TensorTask(Task):
                 raise BadTensor(f"Tensor {name!r} is not a regular {known[name]} array.") from error
         return tensors
 
+    def prepare(self, inputs: Tensors) -> Tensors:
+        left_out = [tensor for tensor in self.options.inputs if tensor.name not in inputs]
+        if not left_out:
+            return inputs
+        rows = len(next(iter(inputs.values())))
+        return inputs | {tensor.name: tensor.blank(rows) for tensor in left_out}
+
     def write(self, outputs: Tensors) -> list[TensorItem]:
         rows = len(next(iter(outputs.values())))
         return [
@@ -91,14 +86,27 @@ class TensorTask(Task):
 def _array(rows: list[Any], dtype: str) -> Any:
     if dtype != "BYTES":
         array = np.array(rows)
-        if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and dtype[:2] != "FP"):
+        if (
+            dtype == "UINT64" and array.dtype.kind == "f"
+        ):  # numpy's choice where some are beyond INT64
+            whole = np.array(rows, dtype=object)
+            if all(type(value) is int for value in whole.ravel()):
+                return whole.astype(np.uint64)
+        if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and dtype not in FLOATS):
             raise ValueError(array.dtype)
-        return array.astype(DTYPES[dtype])
+        with np.errstate(over="ignore"):  # too large becomes infinity, which the signature refuses
+            found = array.astype(DTYPES[dtype])
+        if dtype not in FLOATS and (found != array).any():
+            raise ValueError("a value is beyond the datatype")
+        return found
     texts = np.array(rows, dtype=object)
     flat = [str(text).encode() for text in texts.ravel()]
     return bytes_array(flat, texts.shape)
 
 
 def _plain(value: Any) -> Any:
-    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    return plain.decode(errors="replace") if isinstance(plain, bytes) else plain
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, np.ndarray) and value.dtype == np.object_:
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -65,6 +65,7 @@ class TextClassification(Task):
     Options = TextOptions
     Input = Text
     Output = TextClass
+    unit = "texts"
     default_metrics = ("macro-f1", "answered-accuracy", "answered-share", "ece")
 
     _tokenizer: Any = None

@@ -22,14 +22,17 @@ from citybrain.models.audio import (
 )  # fmt: skip
 from citybrain.models.ctc import greedy_ctc
 from citybrain.models.datasets.speech_manifest import read_speech
-from citybrain.models.hearing import WHISPER_RATE, waveforms, whisper_features
+from citybrain.models.hearing import WHISPER_RATE, sounds_in_rows, waveforms, whisper_features
 from citybrain.models.package import Manifest, Strict
-from citybrain.models.task import TASKS, Item, Sample, Task
+from citybrain.models.task import TASKS, Item, Piece, Sample, Task
 from citybrain.models.tokenizer import open_tokenizer
 from citybrain.models.transformers_checks import preprocessor
+from citybrain.models.windows import put_together, windows
 
 MAX_SAMPLES = 40_000_000
 """In one call, padding included: 160 MB, ten minutes at 64 kHz or an hour and more at 8 kHz."""
+PART_SECONDS = 15.0
+"""The longest window of a recording that is answered in parts."""
 
 
 HEARD: dict[str, dict[str, int]] = {
@@ -101,8 +104,8 @@ class Transcript(Item):
 class Transcription(Task):
     """Model: `features` `FP32[n,frames,mels]`, `lengths` `INT64[n]` to `logits` `FP32[n,m,tokens]`.
 
-    `lengths` counts the valid frames of each row; the model must not look beyond. Its own output
-    `lengths` (optional) does the same for the logits. Of waveforms the model gets
+    `lengths` counts the valid frames of each row; the model must not look beyond. Its output
+    `frames` `INT64[n]` (optional) does the same for the logits. Of waveforms the model gets
     `FP32[n,samples]`, and of whisper's features `FP32[n,mels,3000]` without `lengths`.
 
     A model that writes token by token answers with `tokens` `INT64[n,m]`, padded with -1, and
@@ -113,6 +116,7 @@ class Transcription(Task):
     Input = Recording
     Output = Transcript
     media = "audio"
+    unit = "audio-seconds"
     default_metrics = ("cer", "wer")
 
     def open(self, manifest: Manifest, folder: Path | None = None) -> None:
@@ -165,9 +169,39 @@ class Transcription(Task):
                 )
             rows.append((samples, rate))
             _check_size(len(files), max(len(samples) for samples, _ in rows))
-        return _rows(rows)
+        return sounds_in_rows(rows)
+
+    def measure(self, inputs: Tensors) -> float:
+        audio, rates = inputs.get("audio"), inputs.get("sample_rate")
+        if audio is None or rates is None or audio.ndim != 2 or len(audio) != len(rates):
+            return 0.0  # it is refused when it is checked
+        lengths = np.asarray(inputs.get("length", np.full(len(audio), audio.shape[1])))
+        held = np.clip(lengths, 0, audio.shape[1]) / np.maximum(rates, 1)
+        return float(held.sum()) if held.shape == rates.shape else 0.0
 
     def prepare(self, inputs: Tensors) -> Tensors:
+        return self._features(self._sounds(inputs))
+
+    def pieces(self, inputs: Tensors, most: int) -> list[Piece]:
+        """A window of a long recording each, cut at pauses; of short ones, as many as go together."""
+        rate, found = self.options.sample_rate, []
+        for row, sound in enumerate(self._sounds(inputs)):
+            for begin, end in windows(sound, rate, PART_SECONDS):
+                where = {"begin": round(begin / rate, 3), "end": round(end / rate, 3)}
+                found.append(Piece(row, sounds_in_rows([(sound[begin:end], rate)]), where))
+        if len(found) > len(inputs["audio"]):
+            return found
+        return super().pieces(inputs, most)
+
+    def joined(self, pieces: list[Piece], answers: list[Tensors]) -> Tensors:
+        if not pieces[0].told:
+            return super().joined(pieces, answers)
+        by_script = self.options.space or self.options.features == "whisper"
+        separator = None if by_script else self.options.separator
+        return put_together([piece.row for piece in pieces], answers, separator)
+
+    def _sounds(self, inputs: Tensors) -> list[Array]:
+        """Each recording at the model's rate."""
         audio, rates = inputs["audio"], inputs["sample_rate"]
         count, longest = audio.shape
         _check_size(count, longest)
@@ -183,7 +217,7 @@ class Transcription(Task):
                 raise BadMedia(f"Item {index}: longer than {MAX_SECONDS // 60} minutes.")
             wanted = self.options.sample_rate
             rows.append(resample(audio[index, :length], rate, wanted))
-        return self._features(rows)
+        return rows
 
     def _features(self, rows: list[Array]) -> Tensors:
         rate, n_mels = self.options.sample_rate, self.options.n_mels
@@ -216,9 +250,9 @@ class Transcription(Task):
             raise BadTensor(
                 f"The model has {logits.shape[-1]} outputs for {len(self.options.tokens)} tokens."
             )
-        lengths = outputs.get("lengths", np.full(len(logits), logits.shape[1]))
+        frames = outputs.get("frames", np.full(len(logits), logits.shape[1]))
         found = []
-        for row, length in zip(logits, lengths, strict=True):
+        for row, length in zip(logits, frames, strict=True):
             text, sure = greedy_ctc(
                 row[: int(length)], self._written, self.options.separator, self.options.blank
             )
@@ -247,21 +281,9 @@ class Transcription(Task):
         found = []
         for said in read_speech(path):
             audio = resample(said.samples, said.rate, self.options.sample_rate)
-            inputs = _rows([(audio, self.options.sample_rate)])
+            inputs = sounds_in_rows([(audio, self.options.sample_rate)])
             found.append(Sample(inputs, Transcript(said.text, 1.0), said.tags, said.name))
         return found
-
-
-def _rows(sounds: list[tuple[Array, int]]) -> Tensors:
-    lengths = [len(samples) for samples, _ in sounds]
-    audio = np.zeros((len(sounds), max(lengths)), np.float32)
-    for row, (samples, _) in zip(audio, sounds, strict=True):
-        row[: len(samples)] = samples
-    return {
-        "audio": audio,
-        "sample_rate": np.array([rate for _, rate in sounds], np.int32),
-        "length": np.array(lengths, np.int32),
-    }
 
 
 def _check_size(rows: int, longest: int) -> None:
