@@ -74,3 +74,16 @@ def definitions() -> list[Any]:
         for name in SERVICES
     ]  # fmt: skip
     return [sensor, push, view, *services]
+
+
+def categories_of(thing: Any) -> dict[str, str]:
+    """The fields of a view, or of all views that a service joins, with their `category` tag."""
+    views = getattr(thing, "feature_view_projections", None)
+    if views is None:
+        views = [thing] if hasattr(thing, "features") and hasattr(thing, "schema") else []
+    return {
+        f"{view.name}.{field.name}": field.tags["category"]
+        for view in views
+        for field in view.features
+        if "category" in (field.tags or {})
+    }

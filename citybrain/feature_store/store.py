@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from citybrain.core.categories import Ban, check_categories
 from citybrain.core.errors import (
     BadData,
     CityBrainError,
@@ -35,6 +36,7 @@ from citybrain.feature_store.definitions import (
     PROJECT,
     PUSH,
     SERVICES,
+    categories_of,
     definitions,
 )
 from citybrain.feature_store.past import Past
@@ -83,13 +85,19 @@ class FeatureStore:
         self._feast: Any = None
         self._services: dict[str, Any] = {}
 
-    def apply(self) -> None:
-        """Create or update the stores from `definitions`. Only the control process does this."""
+    def apply(self, bans: Sequence[Ban] = ()) -> None:
+        """Create or update the stores from `definitions`. Only the control process does this.
+
+        ForbiddenCategory, and nothing changed, where a view or a service has what the negative list bans.
+        """
+        found = definitions()
+        for thing in found:
+            check_categories(thing.name, categories_of(thing), bans)
         with self._lock, _plain_errors("setting up"), self._alone():
             self.past.make()
             for file in (self._registry, self._online):
                 file.touch(mode=0o600, exist_ok=True)
-            self._open(write=True).apply(definitions())
+            self._open(write=True).apply(found)
             self._feast, self._services = None, {}
 
     def push(self, rows: Sequence[Mapping[str, Any]]) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from citybrain.core.errors import VersionNotFound
+from citybrain.core.errors import PurposeNotServed, VersionNotFound
 from citybrain.core.names import Ref
 from citybrain.core.schemas.cards import Card, CardFigures
+from citybrain.models.package import Package
+from citybrain.models.remote import remote_address
 from citybrain.registry.catalogue import Catalogue
 from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.evaluations import Evaluations
@@ -20,9 +22,11 @@ class Cards:
 
     def card(self, name: str, target: str = "") -> Card:
         """The card of a version; without a target the champion's, else the newest usable one's."""
-        withdrawn = {e.version: e.reason for e in self._endings.ends(name) if e.kind == "withdrawn"}
-        version = self._catalogue.version(Ref(name, target or self._shown(name, withdrawn)))
-        manifest = self._catalogue.manifest(name, version.version)
+        withdrawn = {e.version: e.reason for e in self._endings.ends(name)
+                     if e.kind == "withdrawn"}  # fmt: skip
+        version = self._catalogue.version(Ref(name, target or str(self._shown(name))))
+        package = Package.open(self._catalogue.folder(name, version.version)[0])
+        manifest = package.manifest
         retired = {r.version: r for r in self._endings.retirements(name)}
         return Card(
             algorithm=name, version=version.version, aliases=version.aliases,
@@ -32,19 +36,31 @@ class Cards:
             licence=manifest.licence, level=manifest.level, purposes=list(manifest.purposes),
             limits=list(manifest.limits), training_data=manifest.training_data,
             data=manifest.lineage.data, data_digest=manifest.lineage.data_digest,
-            digest=version.digest, registered_at=version.created_at,
+            digest=version.digest, remote=remote_address(package),
+            registered_at=version.created_at,
             training_metrics={k: v for k, v in version.metrics.items() if "." not in k},
             evaluations=self._figures(name, version.version),
             retirement=retired.get(version.version) or retired.get(0),
             withdrawn=withdrawn.get(version.version, ""),
         )  # fmt: skip
 
-    def _shown(self, name: str, withdrawn: dict[int, str]) -> str:
-        if "champion" in self._catalogue.algorithm(name).aliases:
-            return "champion"
-        for version in self._catalogue.versions(name):
-            if not version.problem and version.version not in withdrawn:
-                return str(version.version)
+    def check_purpose(self, name: str, purpose: str) -> None:
+        """PurposeNotServed when the algorithm was made for other purposes only."""
+        try:
+            version = self._shown(name)
+        except VersionNotFound:
+            return  # whoever grants ahead of the first usable version knows no card yet
+        made_for = self._catalogue.manifest(name, version).purposes
+        if made_for and purpose not in made_for:
+            raise PurposeNotServed(
+                f"{name}@{version} was made for {', '.join(made_for)}, not for {purpose}.",
+                hint="Grant one of these, or register a version whose card names the purpose.",
+            )
+
+    def _shown(self, name: str) -> int:
+        self._catalogue.algorithm(name)
+        if version := self._catalogue.speaker(name):
+            return version
         raise VersionNotFound(f"{name} has no version that can be used.")
 
     def _figures(self, name: str, version: int) -> list[CardFigures]:

@@ -7,6 +7,7 @@ MLflow is the truth for versions, parameters, metrics and artifacts. Replicas lo
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import threading
@@ -29,23 +30,24 @@ from citybrain.core.schemas import Actor, Algorithm, Version
 from citybrain.core.signatures import check
 from citybrain.models.package import Manifest, Package, folder_digest
 from citybrain.models.task import open_task
-from citybrain.registry.runs import DIGEST, PACKAGE, log_package, read_report, run_of
+from citybrain.registry.facts import algorithm_of, check_same_question, describe
+from citybrain.registry.runs import DIGEST, PACKAGE, forms_in, log_package, read_report
 from citybrain.registry.signing import Signers
-from citybrain.registry.tracker import open_client, run_folder
+from citybrain.registry.tracker import open_client, run_folder, run_of
 from citybrain.storage.records.history import History
+from citybrain.storage.records.verdicts import UNDECIDED, Verdict, Verdicts
 
-SOURCE, NOTED, PROBLEM, SIGNED = (
-    f"citybrain.{name}" for name in ("source", "noted", "problem", "signed")
-)
-CHALLENGER = "challenger"
+SOURCE, PROBLEM, SIGNED = (f"citybrain.{name}" for name in ("source", "problem", "signed"))
+CHALLENGER, CHAMPION = "challenger", "champion"
 
 
 class Catalogue:
     """Versions in MLflow, governed by the history in the platform database."""
 
-    def __init__(self, home: Home, history: History, *, approval: str) -> None:
+    def __init__(self, home: Home, history: History, verdicts: Verdicts, *, approval: str) -> None:
         self._home = home
         self._history = history
+        self._verdicts = verdicts
         self._approval = approval
         self.signers = Signers(home)
         self.lock = threading.RLock()
@@ -59,18 +61,19 @@ class Catalogue:
 
         Order matters for a kill in between: artifacts first, then the version (which carries its
         digest from its first moment), then the platform's note. What stops before the version
-        leaves nothing that can be called; what stops before the note is noted by `adopt`.
+        leaves nothing that can be called; what stops before the note is noted by the projection.
         """
         package = Package.open(folder)
         manifest = package.manifest
         if expected and manifest.name != expected:
             raise InvalidInput(f"The folder holds {manifest.name}, not {expected[:80]}.")
-        self._check_owner(manifest, actor)
+        self.check_owner(manifest.name, manifest.owner, actor)
         open_task(manifest, folder)  # the options must fit the task
         digest = folder_digest(folder)
         with self.lock:
+            check_same_question(self, manifest)
             self.store(folder, digest)
-            self.ensure_algorithm(manifest)
+            self.ensure_algorithm(manifest.name)
             run_id = log_package(
                 self.client, self._home.mlflow, folder, manifest, digest,
                 metrics=metrics or {}, report=report or {},
@@ -79,56 +82,62 @@ class Catalogue:
                 manifest.name, f"runs:/{run_id}/package", run_id,
                 tags={DIGEST: digest, SOURCE: "package"},
             )  # fmt: skip
-            self.note(manifest, int(created.version), digest, actor)
+            self.note(manifest, int(created.version), digest, actor, run_id)
         return self.version(Ref(manifest.name, str(created.version)))
 
-    def _check_owner(self, manifest: Manifest, actor: Actor) -> None:
-        owner = self._history.algorithms().get(manifest.name, (manifest.owner, ""))[0]
-        if owner != manifest.owner:
-            raise InvalidInput(
-                f"{manifest.name} belongs to {owner}; algorithm.yaml says {manifest.owner}."
-            )
+    def check_owner(self, name: str, stated: str, actor: Actor) -> None:
+        """Refuse a version that names another owner than its algorithm's, or is of a stranger."""
+        owner = self._history.algorithms().get(name, (stated, ""))[0]
+        if owner != stated:
+            raise InvalidInput(f"{name} belongs to {owner}; this version says {stated[:63]}.")
         if actor.role != "admin" and actor.department != owner:
-            raise NotAllowed(f"{manifest.name} belongs to {owner}, not to {actor.department}.")
+            raise NotAllowed(f"{name} belongs to {owner}, not to {actor.department}.")
 
-    def ensure_algorithm(self, manifest: Manifest) -> None:
-        """Make the registered model, or bring its titles up to date."""
-        tags = {
-            "citybrain.title.zh": manifest.title.zh, "citybrain.title.en": manifest.title.en,
-            "citybrain.task": manifest.task, "citybrain.domain": manifest.domain,
-            "citybrain.owner": manifest.owner, "citybrain.licence": manifest.licence,
-        }  # fmt: skip
-        if self.registered(manifest.name) is None:
-            self.client.create_registered_model(manifest.name, tags, manifest.description)
-            return
-        for name, value in tags.items():
-            self.client.set_registered_model_tag(manifest.name, name, value)
+    def ensure_algorithm(self, name: str) -> None:
+        """Make the registered model; what it says of itself follows with its first version."""
+        if self.registered(name) is None:
+            self.client.create_registered_model(name)
 
-    def note(self, manifest: Manifest, version: int, digest: str, actor: Actor) -> None:
-        """The platform's part of a registration: audit, owner, `challenger`."""
+    def speaker(self, name: str) -> int:
+        """The version that speaks for an algorithm: the champion, else the newest usable; 0: none."""
+        if champion := self._history.aliases(name).get(name, {}).get(CHAMPION):
+            return champion
+        closed, verdicts = self._history.closed(name), self._verdicts.all(name)
+        return max(
+            (version for (_, version), verdict in verdicts.items()
+             if verdict.digest and closed.get(version) != "withdrawn"), default=0,
+        )  # fmt: skip
+
+    def note(
+        self, manifest: Manifest, version: int, digest: str, actor: Actor, run_id: str
+    ) -> None:
+        """The platform's part of a registration: audit, owner, `challenger`, signature."""
         name = manifest.name
-        self._history.note_version(name, version, manifest.owner, self._approval, actor, digest)
+        self._history.note_version(
+            name, version, manifest.owner, self._approval, actor, digest, run_id
+        )
         before = self._history.aliases(name).get(name, {}).get(CHALLENGER, 0)
         self._history.move(
             name, CHALLENGER, version, expected=before, reason="registered", actor=actor
         )
         self.sign(name, version, digest)
-        self.client.set_model_version_tag(name, str(version), NOTED, "1")
+        describe(self, name)
 
     def sign(self, name: str, version: int, digest: str) -> None:
         """Vouch for a version's files, with the key that signs now."""
         signed = self.signers.sign(name, version, digest)
         self.client.set_model_version_tag(name, str(version), SIGNED, signed)
 
-    def statement(self, name: str, version: int) -> str:
-        """The signed statement about a version, for those who load it."""
-        return str(self._model_version(name, version).tags.get(SIGNED, ""))
+    def stored(self, digest: str) -> Path | None:
+        """The private copy of an admitted package, when it lies here."""
+        target = self._home.packages / digest
+        return target if digest and target.is_dir() else None
 
     def store(self, folder: Path, digest: str) -> Path:
         """A private copy under its digest; written beside and renamed, so never half there."""
+        if known := self.stored(digest):
+            return known
         target = self._home.packages / digest
-        if target.is_dir():
-            return target
         temporary = Path(tempfile.mkdtemp(dir=self._home.packages, prefix=".new-"))
         try:
             shutil.copytree(folder, temporary / "package", symlinks=True)
@@ -141,35 +150,29 @@ class Catalogue:
 
     def folder(self, name: str, version: int) -> tuple[Path, str]:
         """A local copy of a version that a trusted signer vouches for, and its digest."""
-        found = self._model_version(name, version)
-        target, digest = self.fetched(found)
+        found, verdict = self._model_version(name, version), self._verdicts.of(name, version)
+        if verdict.problem:
+            raise BadPackage(f"{name}@{version} was not taken in: {verdict.problem}")
+        if not verdict.digest:
+            raise VersionNotFound(f"{name}@{version} is being taken in.", hint="Repeat shortly.")
+        digest = found.tags.get(DIGEST, "")
         check(found.tags.get(SIGNED, ""), name, version, digest, self.signers.trusted())
-        return target, digest
-
-    def fetched(self, found: Any) -> tuple[Path, str]:
-        """The local copy of an MLflow version with the digest that MLflow tells, signed or not."""
-        name, digest = f"{found.name}@{found.version}", found.tags.get(DIGEST, "")
-        if problem := found.tags.get(PROBLEM, ""):
-            raise BadPackage(f"{name} was not taken in: {problem}")
-        if not digest:
-            raise VersionNotFound(f"{name} is being taken in.", hint="Repeat shortly.")
-        target = self._home.packages / digest
-        if not target.is_dir():
-            with self.lock:
-                source = run_folder(self.client, run_of(found), PACKAGE)
-                if folder_digest(source) != digest:
-                    raise DigestMismatch(
-                        f"The artifacts of {name} are not those that were registered.",
-                        hint="Restore them from a backup, or register the folder again.",
-                    )
-                self.store(source, digest)
-        return target, digest
+        if known := self.stored(digest):
+            return known, digest
+        with self.lock:
+            source = run_folder(self.client, verdict.run or found.run_id, PACKAGE)
+            if folder_digest(source) != digest:
+                raise DigestMismatch(
+                    f"The artifacts of {name}@{version} are not those that were registered.",
+                    hint="Restore them from a backup, or register the folder again.",
+                )
+            return self.store(source, digest), digest
 
     def algorithms(self) -> list[Algorithm]:
         """Every algorithm of the catalogue, by name."""
         governed, aliases = self._history.algorithms(), self._history.aliases()
         found = [
-            _algorithm(model, governed, aliases)
+            algorithm_of(model, governed[model.name], aliases.get(model.name, {}))
             for model in self.client.search_registered_models(max_results=1000)
             if model.name in governed
         ]
@@ -179,25 +182,31 @@ class Catalogue:
         """One algorithm, or AlgorithmNotFound."""
         model, governed = self.registered(name), self._history.algorithms()
         if model is None or name not in governed:
+            away = [v.problem for v in self._verdicts.all(name).values()] if model else []
             raise AlgorithmNotFound(
                 f"No algorithm is called {name[:80]!r}.",
-                hint="List them: citybrain algorithms",
-            )
-        return _algorithm(model, governed, self._history.aliases(name))
+                hint=f"MLflow's was not taken in: {away[-1]}" if away and away[-1]
+                else "List them: citybrain algorithms",
+            )  # fmt: skip
+        return algorithm_of(model, governed[name], self._history.aliases(name).get(name, {}))
 
     def versions(self, name: str) -> list[Version]:
         """All versions of an algorithm, newest first."""
         self.algorithm(name)
         aliases = self._history.aliases(name).get(name, {})
-        found = self.client.search_model_versions(f"name='{name}'")
-        versions = [self._version(item, aliases) for item in found]
+        verdicts = self._verdicts.all(name)
+        versions = [
+            self._version(found, aliases, verdicts.get((name, int(found.version)), UNDECIDED))
+            for found in self.client.search_model_versions(f"name='{name}'")
+        ]
         return sorted(versions, key=lambda item: -item.version)
 
     def version(self, ref: Ref) -> Version:
         """The version behind `name`, `name@alias` or `name@7`; without a target the newest."""
         number = self.resolve(ref)
         aliases = self._history.aliases(ref.algorithm).get(ref.algorithm, {})
-        return self._version(self._model_version(ref.algorithm, number), aliases)
+        found = self._model_version(ref.algorithm, number)
+        return self._version(found, aliases, self._verdicts.of(ref.algorithm, number))
 
     def resolve(self, ref: Ref) -> int:
         """The version number behind a reference."""
@@ -228,7 +237,13 @@ class Catalogue:
 
     def report(self, name: str, version: int) -> dict[str, Any]:
         """What admission saw of a version: kind, conversion, parity, speed, scan."""
-        return read_report(self.client, self._model_version(name, version))
+        return read_report(self.client, self.run_of(name, version))
+
+    def run_of(self, name: str, version: int) -> str:
+        """The run that holds a version's package: admission's own, where it made one."""
+        return str(
+            self._verdicts.of(name, version).run or self._model_version(name, version).run_id
+        )
 
     def manifest(self, name: str, version: int) -> Manifest:
         """The manifest of a version."""
@@ -236,9 +251,9 @@ class Catalogue:
         return Package.open(folder).manifest
 
     def log_metrics(self, name: str, version: int, prefix: str, values: dict[str, float]) -> None:
-        """Write an evaluation's figures to the version's run."""
-        run_id = self._model_version(name, version).run_id
-        if run_id:
+        """Write an evaluation's figures to the platform's run of the version."""
+        found = self._model_version(name, version)
+        if run_id := self._verdicts.of(name, version).run or found.run_id:
             for metric, value in values.items():
                 self.client.log_metric(run_id, f"{prefix}.{metric}", value)
 
@@ -254,36 +269,23 @@ class Catalogue:
         except Exception as error:
             raise VersionNotFound(f"{name} has no version {version}.") from error
 
-    def _version(self, found: Any, aliases: dict[str, int]) -> Version:
+    def _version(self, found: Any, aliases: dict[str, int], verdict: Verdict) -> Version:
         metrics: dict[str, float] = {}
         lineage: dict[str, str] = {}
-        if found.run_id:
-            data = self.client.get_run(found.run_id).data
-            metrics = dict(data.metrics)
-            lineage = {
-                name.removeprefix("lineage."): value
-                for name, value in data.params.items()
-                if name.startswith("lineage.")
-            }
+        # The developer's own run first: what the platform measured itself has the last word.
+        for run_id in dict.fromkeys((found.run_id, verdict.run)):
+            if run := run_of(self.client, run_id):
+                metrics |= {k: v for k, v in run.data.metrics.items() if math.isfinite(v)}
+                lineage |= {
+                    name.removeprefix("lineage."): value
+                    for name, value in run.data.params.items()
+                    if name.startswith("lineage.")
+                }
         return Version(
-            algorithm=found.name, version=int(found.version), digest=found.tags.get(DIGEST, ""),
+            algorithm=found.name, version=int(found.version),
+            digest=found.tags.get(DIGEST, "") if verdict.digest else "",
             run_id=found.run_id or "", source=found.tags.get(SOURCE, "mlflow"),
             created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
             aliases=sorted(a for a, v in aliases.items() if v == int(found.version)),
-            metrics=metrics, lineage=lineage, problem=found.tags.get(PROBLEM, ""),
+            metrics=metrics, lineage=lineage, forms=forms_in(found.tags), problem=verdict.problem,
         )  # fmt: skip
-
-
-def _algorithm(
-    model: Any, governed: dict[str, tuple[str, str]], aliases: dict[str, dict[str, int]]
-) -> Algorithm:
-    owner, approval = governed[model.name]
-    tags = model.tags
-    latest = max((int(version.version) for version in model.latest_versions or ()), default=0)
-    return Algorithm(
-        name=model.name, title_zh=tags.get("citybrain.title.zh", model.name),
-        title_en=tags.get("citybrain.title.en", model.name), description=model.description or "",
-        task=tags.get("citybrain.task", ""), domain=tags.get("citybrain.domain", ""), owner=owner,
-        licence=tags.get("citybrain.licence", ""), approval=approval,
-        latest=latest, aliases=aliases.get(model.name, {}),
-    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from citybrain.core.dates import read_moment
@@ -12,12 +13,13 @@ from citybrain.core.home import Home
 from citybrain.core.names import Ref, parse_ref
 from citybrain.core.schemas import Actor
 from citybrain.core.schemas.history import Caller, NewRetirement, Retirement, VersionEnd
-from citybrain.registry.catalogue import SOURCE, Catalogue
+from citybrain.registry.catalogue import Catalogue
 from citybrain.registry.projection import Projection
-from citybrain.registry.runs import DIGEST, PACKAGE, RUN
-from citybrain.registry.tracker import run_folder
+from citybrain.registry.runs import DIGEST, FORMS, PACKAGE, forms_in
+from citybrain.registry.tracker import everything, run_folder
 from citybrain.storage.moments import now
 from citybrain.storage.records.endings import Endings
+from citybrain.storage.records.verdicts import Verdicts
 
 LOOK_BACK = timedelta(days=30)
 
@@ -26,12 +28,13 @@ class Undertaker:
     """Retires, withdraws and deletes; what happened stays in the history and the audit."""
 
     def __init__(
-        self, catalogue: Catalogue, projection: Projection, endings: Endings, home: Home,
-        zone: ZoneInfo,
+        self, catalogue: Catalogue, projection: Projection, endings: Endings, verdicts: Verdicts,
+        home: Home, zone: ZoneInfo,
     ) -> None:  # fmt: skip
         self._catalogue = catalogue
         self._projection = projection
         self._endings = endings
+        self._verdicts = verdicts
         self._home = home
         self._zone = zone
 
@@ -83,33 +86,36 @@ class Undertaker:
     def delete(self, name: str, version: int, actor: Actor) -> VersionEnd:
         """Remove a withdrawn version from MLflow and its package from the disk.
 
-        The intent is written first: what a kill interrupts is finished by asking again.
+        The intent is written first and MLflow's version goes last, so that asking again finishes what
+        a kill interrupted; asking once more is no error.
         """
         with self._catalogue.lock:
-            digest = self._known(name, version)
-            found = self._catalogue.client.get_model_version(name, str(version))
-            done = self._endings.delete(name, version, digest, actor)
-            own = found.run_id if found.tags.get(SOURCE) == "package" else ""
-            if run_id := found.tags.get(RUN) or own:  # a developer's own artifacts are theirs
-                self._remove_artifacts(run_id)
-            self._catalogue.client.delete_model_version(name, str(version))
-            if digest and not self._used(digest):
-                shutil.rmtree(self._home.packages / digest, ignore_errors=True)
+            self._catalogue.algorithm(name)
+            versions = everything(self._catalogue.client.search_model_versions)
+            found = [one for one in versions if (one.name, int(one.version)) == (name, version)]
+            known = {(end.version, end.kind) for end in self._endings.ends(name)}
+            if not found and (version, "deleted") not in known:
+                raise VersionNotFound(f"{name} has no version {version}.")
+            verdict = self._verdicts.of(name, version)
+            done = self._endings.delete(name, version, verdict.digest, actor)
+            if verdict.run:  # a developer's own are theirs
+                self._remove_artifacts(verdict.run, PACKAGE)
+                self._remove_artifacts(verdict.run, FORMS)
+            own = {done.digest}.union(*(_digests(one) for one in found))
+            for digest in own.difference(*(_digests(one) for one in versions if one not in found)):
+                if digest:
+                    shutil.rmtree(self._home.packages / digest, ignore_errors=True)
+            if found:
+                self._catalogue.client.delete_model_version(name, str(version))
         return done
 
-    def _remove_artifacts(self, run_id: str) -> None:
+    def _remove_artifacts(self, run_id: str, path: str) -> None:
         try:
-            folder = run_folder(self._catalogue.client, run_id, PACKAGE)
+            folder = run_folder(self._catalogue.client, run_id, path)
         except VersionNotFound:
-            return  # gone already
+            return  # gone already, or never there
         if folder.resolve().is_relative_to(self._home.mlflow.resolve()):
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _used(self, digest: str) -> bool:
-        found = self._catalogue.client.search_model_versions(
-            f"tags.`{DIGEST}` = '{digest}'", max_results=1
-        )
-        return bool(found)
 
     def _known(self, name: str, version: int | None) -> str:
         """The digest of an existing version; nothing for a whole algorithm."""
@@ -117,3 +123,8 @@ class Undertaker:
         if version is None:
             return ""
         return self._catalogue.version(Ref(name, str(version))).digest
+
+
+def _digests(found: Any) -> set[str]:
+    """The packages that an MLflow version needs: its own, and those of its forms."""
+    return {found.tags.get(DIGEST, ""), *(form.digest for form in forms_in(found.tags))}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ from citybrain.core.errors import InvalidInput
 from citybrain.core.home import Home
 from citybrain.core.schemas import Actor, Version
 from citybrain.core.settings import IntakeSettings
+from citybrain.models.package import check_card
 from citybrain.registry.admission.admit import Admitted, admit
 from citybrain.registry.catalogue import Catalogue
+from citybrain.registry.facts import usual_words
 from citybrain.registry.sandbox import Limits, run_isolated
 from citybrain.registry.sources import fetch
 
 AT_ONCE = 2
-QUANTIZE = "citybrain.registry.admission.quantizing:quantize"
+STEPS = {
+    "onnx": "citybrain.registry.admission.converting:convert",
+    "int8": "citybrain.registry.admission.quantizing:quantize",
+}
 
 
 class Intake:
@@ -38,9 +44,11 @@ class Intake:
     ) -> Version:  # fmt: skip
         """Register a file, a folder or an address as the next version of its algorithm.
 
-        `card` holds the fields of `algorithm.yaml` that the source does not bring, and
-        `architecture`. `expected` is the name that the caller believes to register.
+        `card` holds the fields of `algorithm.yaml` where the source brings none, and `architecture`;
+        what is about the algorithm more than its weights is as it was, where nobody says it.
+        `expected` is the name that the caller believes to register.
         """
+        check_card(card or {})
         work = Path(tempfile.mkdtemp(dir=self._home.work, prefix="intake-"))
         try:
             told = dict(card or {})
@@ -51,30 +59,39 @@ class Intake:
                     source, work / "fetched", self._catalogue.client, self._settings
                 )
                 told = found | told
-            admitted = self.admit(source, work / "admitted", told)
+            usual = usual_words(self._catalogue, str(told.get("name", "")))
+            admitted = self.admit(source, work / "admitted", told, usual)
             return self._catalogue.register(
                 admitted.folder, actor, metrics=metrics, expected=expected, report=admitted.report
             )
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def to_int8(self, name: str, version: int, actor: Actor) -> Version:
-        """A version's INT8 form as the next version, beside it; its gate decides what it is worth."""
-        folder, _ = self._catalogue.folder(name, version)
-        size = self._catalogue.manifest(name, version).options.get("image_size", 8)
-        request = {"parent": f"{name}@{version}", "free_size": size if isinstance(size, int) else 8}
-        with tempfile.TemporaryDirectory(dir=self._home.work, prefix="int8-") as work:
-            shutil.copytree(folder, Path(work) / "quantize" / "in")
-            with self._slots:
-                told = run_isolated(QUANTIZE, Path(work) / "quantize", request, limits=self._limits)
-            admitted = self.admit(Path(work) / "quantize" / "out", Path(work) / "admitted", {})
-            return self._catalogue.register(
-                admitted.folder, actor, expected=name, report={**admitted.report, **told}
-            )
+    @contextmanager
+    def convert(
+        self, folder: Path, form: str, parent: str, samples: Path | None = None
+    ) -> Iterator[Admitted]:
+        """Another form of an admitted package, admitted as any upload; removed on leaving.
 
-    def admit(self, source: Path, work: Path, card: Mapping[str, Any]) -> Admitted:
+        `samples` (written by `write_samples`) are what it is compared with its source on, besides
+        the task's example.
+        """
+        with tempfile.TemporaryDirectory(dir=self._home.work, prefix=f"{form}-") as work:
+            job = Path(work) / "convert"
+            shutil.copytree(folder, job / "in")
+            if samples is not None:
+                shutil.copytree(samples, job / "samples")
+            with self._slots:
+                told = run_isolated(STEPS[form], job, {"parent": parent}, limits=self._limits)
+            admitted = self.admit(job / "out", Path(work) / "admitted", {})
+            yield Admitted(admitted.folder, {**admitted.report, **told})
+
+    def admit(
+        self, source: Path, work: Path, card: Mapping[str, Any],
+        usual: Mapping[str, Any] | None = None,
+    ) -> Admitted:  # fmt: skip
         """Admission alone, for versions that plain MLflow registered."""
         if not source.exists():
             raise InvalidInput(f"{source.name} does not exist.")
         with self._slots:
-            return admit(source, work, dict(card), self._limits)
+            return admit(source, work, dict(card), self._limits, usual=dict(usual or {}))

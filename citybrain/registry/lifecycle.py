@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from citybrain.core.errors import Conflict, GateNotPassed, InvalidInput, VersionNotFound
-from citybrain.core.names import Ref, check_alias
-from citybrain.core.schemas import Actor, AliasMove, Evaluation, Promotion
+from citybrain.core.names import RETIRED, Ref, check_alias
+from citybrain.core.schemas import (
+    Actor,
+    AliasMove,
+    Evaluation,
+    NewPromotion,
+    Promotion,
+    PromotionNotice,
+)
 from citybrain.registry.catalogue import Catalogue
+from citybrain.registry.endings import LOOK_BACK
 from citybrain.registry.projection import Projection
+from citybrain.storage.moments import now
 from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.evaluations import Evaluations
 from citybrain.storage.records.history import History
@@ -27,40 +36,51 @@ class Lifecycle:
         self._evaluations = evaluations
         self._endings = endings
 
-    def promote(
-        self, name: str, version: int | None, alias: str, actor: Actor, *, source: str = ""
-    ) -> Promotion:
+    def notice(self, name: str, new: NewPromotion) -> PromotionNotice:
+        """What a promotion would change, and for whom; refused as the promotion would be."""
+        number, _ = self._candidate(name, new)
+        return PromotionNotice(
+            algorithm=name, alias=new.alias, version=number,
+            previous=self._history.aliases(name).get(name, {}).get(new.alias, 0),
+            approval=self._catalogue.algorithm(name).approval,
+            callers=self._endings.callers(name, 0, now() - LOOK_BACK),
+        )  # fmt: skip
+
+    def promote(self, name: str, new: NewPromotion, actor: Actor) -> Promotion:
         """Ask for a promotion; where the algorithm allows self-approval it is done at once.
 
         With a source alias, the version behind it is copied: the same version in another
         environment, with the same lineage.
         """
-        check_alias(alias)
-        if source and (version or source == alias):
+        number, evidence = self._candidate(name, new)
+        asked = self._history.ask(
+            name, new.alias, number, evidence, actor, source=new.source, expected=new.expected
+        )
+        if self._catalogue.algorithm(name).approval == "four-eyes":
+            return asked
+        return self.approve(asked.id, actor)
+
+    def _candidate(self, name: str, new: NewPromotion) -> tuple[int, str]:
+        """The version that is meant and its evidence, or why no alias may move to it."""
+        check_alias(new.alias)
+        if new.source and (new.version or new.source == new.alias):
             raise InvalidInput("A promotion takes a version, or another alias to copy it from.")
-        algorithm = self._catalogue.algorithm(name)
-        number = self._catalogue.resolve(Ref(name, str(version) if version else source))
-        if any(r.version == number for r in self._endings.retirements(name)):
+        target = str(new.version) if new.version else new.source
+        number = self._catalogue.resolve(Ref(name, target))
+        if self._history.closed(name).get(number) == RETIRED:
             raise Conflict(
                 f"{name}@{number} is retired.",
                 hint=f"Take that back first: citybrain retire {name}@{number} --undo",
             )
         self._catalogue.folder(name, number)  # an unusable version cannot be promoted
-        evidence = self.evidence(name, number) if alias == "champion" else ""
-        asked = self._history.ask(name, alias, number, evidence, actor, source=source)
-        if algorithm.approval == "four-eyes":
-            return asked
-        return self.approve(asked.id, actor)
+        return number, self.evidence(name, number) if new.alias == "champion" else ""
 
     def approve(self, promotion_id: str, actor: Actor) -> Promotion:
         """Approve a waiting promotion; the alias moves in the same transaction."""
-        waiting = {p.id: p for p in self._history.promotions(state="waiting")}
-        self_allowed = False
-        if promotion_id in waiting:
-            asked = waiting[promotion_id]
-            self_allowed = self._catalogue.algorithm(asked.algorithm).approval == "self"
-            if asked.alias == "champion":
-                self.evidence(asked.algorithm, asked.version)  # it may have failed since
+        asked = self._history.promotion(promotion_id)
+        if asked.state == "waiting" and asked.alias == "champion":
+            self.evidence(asked.algorithm, asked.version)  # it may have failed since
+        self_allowed = self._catalogue.algorithm(asked.algorithm).approval == "self"
         done = self._history.approve(promotion_id, actor, self_allowed=self_allowed)
         self._projection.project(done.algorithm)
         return done
@@ -88,7 +108,8 @@ class Lifecycle:
         return next(iter(newest.values())).id
 
     def roll_back(self, name: str, alias: str, actor: Actor) -> AliasMove:
-        """Point an alias to the version before, past withdrawn ones; again: one more back."""
+        """Point an alias to the version before, past closed ones; again: one more back."""
+        check_alias(alias)
         moves = self._history.moves(name, alias)
         # Promotions pile versions up, rollbacks take from the top: what lies below comes next.
         pile: list[int] = []
@@ -98,19 +119,23 @@ class Lifecycle:
                     pile.pop()
             else:
                 pile.append(move.version)
-        now = moves[0].version if moves else 0
-        gone = {end.version for end in self._endings.ends(name)} | {0, now}
-        target = next((version for version in reversed(pile) if version not in gone), 0)
-        if not now or not target:
-            raise VersionNotFound(f"{name}@{alias} has no earlier version to go back to.")
+        before = moves[0].version if moves else 0
+        closed, passed = self._history.closed(name), dict[int, str]()
+        target = 0
+        for version in reversed(pile):
+            if version in closed and version != before:
+                passed[version] = closed[version]
+            elif version not in (0, before):
+                target = version
+                break
+        past = ", ".join(f"{version} ({why})" for version, why in passed.items())
+        if not before or not target:
+            why = f" Closed: {past}." if past else ""
+            raise VersionNotFound(f"{name}@{alias} has no earlier version to go back to.{why}")
         self._catalogue.folder(name, target)
         moved = self._history.move(
-            name,
-            alias,
-            target,
-            expected=now,
-            reason=f"{ROLLBACK} from {now}",
-            actor=actor,
-        )
+            name, alias, target, expected=before, actor=actor,
+            reason=f"{ROLLBACK} from {before}" + (f", past {past}" if past else ""),
+        )  # fmt: skip
         self._projection.project(name)
         return moved

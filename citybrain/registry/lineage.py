@@ -13,7 +13,8 @@ from citybrain.core.errors import CityBrainError, RowNotFound, VersionNotFound
 from citybrain.core.names import Ref, parse_ref
 from citybrain.core.schemas.cards import LineageEdge, LineageGraph, LineageNode
 from citybrain.registry.catalogue import Catalogue
-from citybrain.registry.runs import DIGEST
+from citybrain.registry.runs import DIGEST, forms_in
+from citybrain.registry.tracker import run_of
 from citybrain.storage.records.deployments import Deployments
 from citybrain.storage.records.people import People
 from citybrain.storage.records.usage import Usage
@@ -83,6 +84,10 @@ class LineageMap:
         facts = self._lineage(name, version, found)
         node = f"version:{name}@{version}"
         drawn.add(node, "version", f"{name}@{version}", digest=found.tags.get(DIGEST, ""))
+        for form in forms_in(found.tags):
+            made = f"form:{name}@{version}/{form.kind}"
+            drawn.add(made, "form", f"{name}@{version} {form.kind.upper()}", digest=form.digest)
+            drawn.link(node, made, "converted to")
         before = node
         if found.run_id:
             before = f"run:{found.run_id}"
@@ -103,9 +108,8 @@ class LineageMap:
         """What a version was made from; it never changes, so each is asked once."""
         if (name, version) not in self._facts:
             facts: dict[str, str] = {}
-            if found.run_id:
-                params = self._catalogue.client.get_run(found.run_id).data.params
-                facts = {k.removeprefix("lineage."): v for k, v in params.items()
+            if run := run_of(self._catalogue.client, found.run_id):
+                facts = {k.removeprefix("lineage."): v for k, v in run.data.params.items()
                          if k.startswith("lineage.")}  # fmt: skip
             if not found.tags.get(DIGEST):
                 return facts  # being taken in: look again
@@ -137,7 +141,9 @@ class LineageMap:
             )  # fmt: skip
             node = f"deployment:{one.algorithm}@{one.target}"
             drawn.add(node, "deployment", f"{one.algorithm}@{one.target}", state=one.state)
-            drawn.link(f"version:{one.algorithm}@{version}", node, "deployed as")
+            form = f"form:{one.algorithm}@{version}/{one.running.get('form', '')}"
+            shown = form if form in drawn.nodes else f"version:{one.algorithm}@{version}"
+            drawn.link(shown, node, "deployed as")
             served[one.algorithm, version].append(node)
         self._draw_grants(drawn, served, seen_by)
         for used in self._usage.last_uses():

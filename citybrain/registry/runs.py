@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from citybrain.core.errors import VersionNotFound
+from citybrain.core.schemas import Form
 from citybrain.models.package import Manifest
 from citybrain.registry.tracker import experiment, run_folder
 
-DIGEST, RUN = "citybrain.digest", "citybrain.run"
-PACKAGE, REPORT = "package", "admission.json"
+DIGEST, RUN, FORM = "citybrain.digest", "citybrain.run", "citybrain.form."
+PACKAGE, FORMS, REPORT = "package", "forms", "admission.json"
 
 
 def log_package(
@@ -39,15 +41,33 @@ def log_package(
     return run_id
 
 
-def run_of(model_version: Any) -> str:
-    """The run with the package: admission's own for versions that plain MLflow registered."""
-    return str(model_version.tags.get(RUN) or model_version.run_id or "")
+def read_report(client: Any, run_id: str) -> dict[str, Any]:
+    """What admission saw, from its run; empty for versions from before there was admission."""
+    return read_json(client, run_id, REPORT)
 
 
-def read_report(client: Any, model_version: Any) -> dict[str, Any]:
-    """What admission saw of a version; empty for versions from before there was admission."""
+def read_json(client: Any, run_id: str, path: str) -> dict[str, Any]:
+    """A JSON object among the artifacts of a run; empty where there is none."""
     try:
-        folder = run_folder(client, run_of(model_version), "")
-        return dict(json.loads((folder / REPORT).read_bytes()))
+        return dict(json.loads((run_folder(client, run_id, "") / path).read_bytes()))
     except (OSError, ValueError, VersionNotFound):
         return {}
+
+
+def forms_in(tags: Mapping[str, str]) -> list[Form]:
+    """The forms that an MLflow version's tags tell of, fastest first; the first may be served."""
+    found: list[Form] = []
+    for tag, text in tags.items():
+        if tag.startswith(FORM):
+            with contextlib.suppress(LookupError, TypeError, ValueError):  # a stranger's is none
+                told = json.loads(text)
+                faster = told["milliseconds"] < told["source_milliseconds"]
+                served = faster and told.get("serving") == "auto"
+                found.append(
+                    Form.model_validate({**told, "kind": tag.removeprefix(FORM), "served": served})
+                )
+    found.sort(key=lambda form: form.milliseconds)
+    return [
+        form.model_copy(update={"served": form.served and not index})
+        for index, form in enumerate(found)
+    ]

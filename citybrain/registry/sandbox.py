@@ -2,8 +2,9 @@
 
 What a developer hands in is opened, converted and tried in here and nowhere else. The child
 (`sandbox_child.py`) sees an empty root with Python and the system's libraries read-only, one folder
-to work in, its own processes, and no network interface at all; it runs as nobody. The parent reads
-back a small JSON answer and the files of one folder, and believes neither.
+to work in, its own processes, and no network interface at all; it runs as a user that nobody else is
+at that time. The parent reads back a small JSON answer and the files of one folder, and believes
+neither.
 
 Where the kernel gives no namespaces, `Isolation.none` still has the limits, and admission then
 refuses whatever could run code (pickles).
@@ -12,6 +13,7 @@ refuses whatever could run code (pickles).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import importlib.util
 import json
@@ -21,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -33,14 +36,18 @@ from citybrain.core.settings import QUIET_LIBRARIES
 
 ANSWER_BYTES = 4 << 20
 LOOK_SECONDS = 0.05
-NOBODY = 65534
+WAIT_SECONDS = 600.0
+USERS = range(65_520, 65_534)
+"""Users of children, each of one at a time: neither distributions nor systemd give these numbers."""
+TAKEN = Path("/run/citybrain-sandboxes")
+"""Whose files are locked by whoever uses the number, whatever platform of this machine it is."""
 
 
 class Isolation(StrEnum):
     """What keeps the child away from the rest of the machine."""
 
-    nobody = "nobody"
-    """Namespaces and the user nobody; needs root."""
+    own_user = "own-user"
+    """Namespaces and a user of the child's own; needs root."""
     user = "user"
     """Namespaces of an ordinary user, without any capability in them."""
     none = "none"
@@ -62,7 +69,7 @@ class Limits:
 @functools.cache
 def isolation() -> tuple[Isolation, str]:
     """The best isolation that this machine gives, and why it is not a better one."""
-    wanted = Isolation.nobody if os.getuid() == 0 else Isolation.user
+    wanted = Isolation.own_user if os.getuid() == 0 else Isolation.user
     if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         return Isolation.none, "namespaces need Linux and util-linux's `unshare`"
     trial = subprocess.run(
@@ -70,6 +77,11 @@ def isolation() -> tuple[Isolation, str]:
     )
     if trial.returncode:
         return Isolation.none, (trial.stderr.strip() or "unshare failed")[:200]
+    if wanted is Isolation.own_user:
+        try:
+            TAKEN.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            return Isolation.none, f"{TAKEN} cannot be made: {error.strerror}"
     return wanted, ""
 
 
@@ -104,8 +116,40 @@ def run_isolated(
         "readable": _readable(library), "library": str(library or ""), "memory": limits.memory, "disk": limits.disk,
         "seconds": limits.seconds, "processes": limits.processes,
     }  # fmt: skip
-    if how is Isolation.nobody:
-        _give(work, NOBODY)
+    if how is Isolation.own_user:
+        with _own_user() as user:
+            _give(work, user)
+            try:
+                over, status = _run(work, {**told, "user": user}, how, limits)
+            finally:
+                _give(work, os.getuid())
+    else:
+        over, status = _run(work, told, how, limits)
+    if over:
+        raise TooLarge(f"Admission was ended: {over}.", hint="Hand in something smaller.")
+    return _answer(work, status)
+
+
+@contextlib.contextmanager
+def _own_user() -> Iterator[int]:
+    """A user that no other child is: the kernel counts processes, a limit of ours, by user."""
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        for user in USERS:
+            with (TAKEN / str(user)).open("wb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield user  # the lock goes with the file, also when this process is killed
+                return
+        if time.monotonic() > until:
+            raise SandboxFailed("Too many sandboxes run on this machine.", hint="Repeat later.")
+        time.sleep(LOOK_SECONDS)
+
+
+def _run(work: Path, told: dict[str, Any], how: Isolation, limits: Limits) -> tuple[str, int]:
+    """The child from start to end; which limit it passed, if it did, and its status."""
     command = [*(_namespaces(how) if how is not Isolation.none else []), sys.executable, "-I", "-m",
                "citybrain.registry.sandbox_child"]  # fmt: skip
     with (work / "log.txt").open("wb") as log:
@@ -120,11 +164,7 @@ def run_isolated(
             over = _watch(child, work, limits)
         finally:
             _end(child)
-            if how is Isolation.nobody:
-                _give(work, os.getuid())
-    if over:
-        raise TooLarge(f"Admission was ended: {over}.", hint="Hand in something smaller.")
-    return _answer(work, child.returncode)
+    return over, child.returncode
 
 
 def _watch(child: subprocess.Popen[bytes], work: Path, limits: Limits) -> str:
@@ -216,6 +256,7 @@ def _readable(library: Path | None) -> list[str]:
     found = importlib.util.find_spec("torch")  # may lie elsewhere than in site-packages
     if found and found.submodule_search_locations:
         paths.add(Path(next(iter(found.submodule_search_locations))))
+    paths |= {path.resolve() for path in paths if path.is_symlink()}  # a linked environment
     kept: list[Path] = []
     for path in sorted(p for p in paths if p.exists()):
         if not any(path.is_relative_to(other) for other in kept):

@@ -1,4 +1,4 @@
-"""The child's side of the sandbox: enter an empty root, become nobody, do one step, answer.
+"""The child's side of the sandbox: enter an empty root, become another user, do one step, answer.
 
 Runs as `python -I -m citybrain.registry.sandbox_child` inside fresh namespaces (see sandbox.py).
 Nothing that was handed in is touched before the last privilege is gone.
@@ -21,7 +21,6 @@ MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
 KEPT_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC | 0x400 | 0x800  # and noatime, nodiratime
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
-NOBODY = 65534
 DEVICES = ("null", "zero", "random", "urandom")
 ADDRESS_SPACE = 16 << 30
 """Beyond the memory limit, for libraries: CUDA builds of torch map much and touch little."""
@@ -86,16 +85,16 @@ def enter_root(work: str, readable: list[str]) -> None:
     os.chdir("/job")
 
 
-def drop_privileges(*, to_nobody: bool) -> None:
-    """Become nobody, or an ordinary user without a single capability; there is no way back."""
+def drop_privileges(user: int | None) -> None:
+    """Become this user, or stay one, without a single capability; there is no way back."""
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
             break  # beyond the last one
-    if to_nobody:
+    if user is not None:
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     _call("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
     _call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -119,7 +118,7 @@ def limit(memory: int, disk: int, seconds: float, processes: int) -> None:
 def main() -> None:
     """Read what to do, give everything up, do it."""
     libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
-    os.umask(0o022)  # the platform's own keeps nobody from entering the folders made here
+    os.umask(0o022)  # the platform's own keeps other users from entering the folders made here
     told = json.loads(sys.stdin.buffer.read())
     work = Path(told["work"])
     if told["isolation"] != "none":
@@ -127,7 +126,7 @@ def main() -> None:
         work = Path("/job")
     limit(told["memory"], told["disk"], told["seconds"], told["processes"])
     if told["isolation"] != "none":
-        drop_privileges(to_nobody=told["isolation"] == "nobody")
+        drop_privileges(told.get("user"))
     answer = _step(told, work)
     # Whole or not at all: a step that was killed in the middle of its answer has none.
     (work / "answer.new").write_text(json.dumps(answer))

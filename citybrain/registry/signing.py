@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from citybrain.core.errors import InvalidInput
 from citybrain.core.home import Home, write_private
-from citybrain.core.signatures import sign
+from citybrain.core.signatures import SOURCE, sign, sign_text, signed_text
 from citybrain.storage.moments import now
 
 
@@ -36,13 +36,22 @@ class Signers:
         """Public keys in hex by signer, without the revoked ones."""
         return {k: v["public"] for k, v in self.all().items() if v["state"] != "revoked"}
 
-    def sign(self, algorithm: str, version: int, digest: str) -> str:
-        """A signed statement about a version, by the key that signs now."""
+    def sign(self, algorithm: str, version: int, digest: str, form: str = SOURCE) -> str:
+        """A signed statement about a version or a form of it, by the key that signs now."""
         signer = next(k for k, v in self.all().items() if v["state"] == "signs")
         return sign(self._key.read_bytes(), {
-            "algorithm": algorithm, "version": version, "digest": digest,
+            "algorithm": algorithm, "version": version, "form": form, "digest": digest,
             "at": now().isoformat(), "signer": signer,
         })  # fmt: skip
+
+    def sign_text(self, text: str) -> str:
+        """Any statement of the platform, by the key that signs now."""
+        signer = next(k for k, v in self.all().items() if v["state"] == "signs")
+        return sign_text(self._key.read_bytes(), signer, text)
+
+    def signed_text(self, signed: str, text: str) -> bool:
+        """Whether this platform signed it, with a key that it had then or has now."""
+        return signed_text(signed, text, {k: v["public"] for k, v in self.all().items()})
 
     def rotate(self) -> str:
         """Make a new key that signs from now on; its name."""

@@ -1,7 +1,8 @@
-"""Addresses that `register` takes besides files: MLflow's, and hubs on the internet.
+"""Addresses that `register` takes besides files: MLflow's, hubs on the internet, other servers.
 
 Fetching copies bytes and believes none of them; what was fetched goes through admission like an
-upload. Hubs can be mirrors: their addresses are settings.
+upload. Hubs can be mirrors: their addresses are settings. A model on another server stays there; what
+is fetched is what it tells of itself.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import httpx
 
 from citybrain.core.errors import BadPackage, InvalidInput, TooLarge, Unavailable
 from citybrain.core.settings import IntakeSettings
+from citybrain.models.remote import PORTS, REMOTE_FILE, parse_address
+from citybrain.models.remote_server import RemoteServer
 from citybrain.registry.tracker import folder_at
 
 HF_FILES = re.compile(r"[\w.-]+\.(json|safetensors|txt|model)")
 """Of a model's folder on the hub: its top level, and nothing that could be a pickle or code."""
 MAX_HUB_FILES = 50
-SCHEMES = ("runs:/", "models:/", "hf:", "ultralytics:", "torchvision:")
+SCHEMES = (
+    "runs:/", "models:/", "hf:", "ultralytics:", "torchvision:", *(f"{name}://" for name in PORTS),
+)  # fmt: skip
 
 
 def is_address(text: str) -> bool:
@@ -49,6 +54,8 @@ def fetch(
         url = settings.torchvision_url.rstrip("/") + _torchvision_path(name)
         target = work / url.rpartition("/")[2]
         return _download(url, target, settings), {"architecture": f"torchvision:{name}"}
+    if scheme in PORTS:
+        return _from_server(address, work)
     raise InvalidInput(
         f"{address[:80]!r} is not an address that is known.", hint=f"Known: {', '.join(SCHEMES)}."
     )
@@ -83,6 +90,17 @@ def _from_hf(name: str, work: Path, settings: IntakeSettings) -> tuple[Path, dic
     lineage = {"source": f"hf:{name}@{told.get('sha') or revision}"}
     licence = card.get("license") if isinstance(card.get("license"), str) else ""
     return folder, {"licence": licence, "lineage": lineage}
+
+
+def _from_server(address: str, work: Path) -> tuple[Path, dict[str, Any]]:
+    server = RemoteServer(parse_address(address))
+    try:
+        model = server.read()
+    finally:
+        server.close()
+    target = work / REMOTE_FILE
+    target.write_text(model.model_dump_json(indent=1), encoding="utf-8")
+    return target, {"lineage": {"source": model.address}}
 
 
 def _torchvision_path(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -10,6 +11,11 @@ from urllib.parse import unquote, urlparse
 from citybrain.core.errors import VersionNotFound
 from citybrain.core.settings import QUIET_LIBRARIES, put_environment
 from citybrain.core.shelf import needs
+
+ARTIFACTS = "artifacts"
+"""MLflow's artifacts, beside its file."""
+OWN = "citybrain/"
+"""How the names of the platform's experiments begin."""
 
 
 def tracking_uri(folder: Path) -> str:
@@ -24,11 +30,38 @@ def open_client(folder: Path) -> Any:
         from mlflow import MlflowClient
     client = MlflowClient(tracking_uri(folder), tracking_uri(folder))
     client.search_registered_models(max_results=1)
-    # MLflow keeps SQLite's rollback journal; WAL lets developers read while we write.
+    client.search_experiments(max_results=1)  # makes experiment 0
+    # MLflow keeps SQLite's rollback journal; WAL lets developers read while we write. And it keeps
+    # the artifacts of its experiment 0 in whatever folder the process that made it stood in.
     connection = sqlite3.connect(folder / "mlflow.db")
     connection.execute("PRAGMA journal_mode=WAL")
+    with connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ?1"
+            " WHERE experiment_id = 0 AND artifact_location != ?1",
+            [(folder / ARTIFACTS / "0").as_uri()],
+        )
     connection.close()
     return client
+
+
+def everything(search: Any) -> list[Any]:
+    """All that one of the client's searches finds, page by page."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def run_of(client: Any, run_id: str) -> Any:
+    """A run, or None: a version may name one that does not exist."""
+    with suppress(Exception):
+        return client.get_run(run_id)
+    return None
 
 
 class ChangeSign:
@@ -47,12 +80,16 @@ class ChangeSign:
 
 
 def experiment(client: Any, folder: Path, name: str) -> str:
-    """The id of an algorithm's experiment, with its artifacts under the home."""
-    found = client.get_experiment_by_name(name)
+    """The id of an algorithm's own experiment, with its artifacts under the home.
+
+    Its name is one that developers do not get: who makes an experiment manages it.
+    """
+    own = f"{OWN}{name}"
+    found = client.get_experiment_by_name(own)
     if found is not None:
         return str(found.experiment_id)
-    location = (folder / "artifacts" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    location = (folder / ARTIFACTS / name).as_uri()
+    return str(client.create_experiment(own, artifact_location=location))
 
 
 def run_folder(client: Any, run_id: str, path: str) -> Path:
@@ -60,9 +97,14 @@ def run_folder(client: Any, run_id: str, path: str) -> Path:
     return folder_at(client, f"runs:/{run_id}/{path}")
 
 
-def artifact_folder(client: Any, name: str, version: int) -> Path:
-    """The local folder that a model version was logged to."""
-    return folder_at(client, client.get_model_version_download_uri(name, str(version)))
+def registered_artifacts(client: Any, found: Any, mlflow: Path, *, remote: bool) -> Path:
+    """The local folder that a model version was logged to; a remote one's must lie in the home."""
+    address = client.get_model_version_download_uri(found.name, str(found.version))
+    folder = folder_at(client, address)
+    inside = folder.resolve().is_relative_to((mlflow / ARTIFACTS).resolve())
+    if remote and not inside:
+        raise VersionNotFound(f"{found.name}@{found.version} names files outside of MLflow's own.")
+    return folder
 
 
 def folder_at(client: Any, address: str) -> Path:

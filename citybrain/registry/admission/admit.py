@@ -1,4 +1,7 @@
-"""Admission from outside: two sandboxes, and a package that may be registered, or the reason why not."""
+"""Admission from outside: two sandboxes, and a package that may be registered, or the reason why not.
+
+A model that stays on another server is tried from here, for the sandbox has no network.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from citybrain.core.errors import BadPackage
-from citybrain.models.package import MANIFEST, Package
+from citybrain.models.package import MANIFEST, Package, package_files
+from citybrain.models.runtime import RUNTIMES
 from citybrain.registry.admission.archive import only_regular
+from citybrain.registry.admission.examining import try_remote
 from citybrain.registry.sandbox import Isolation, Limits, isolation, run_isolated
 
 STEPS = "citybrain.registry.admission"
@@ -29,12 +34,14 @@ def admit(
     card: dict[str, Any],
     limits: Limits,
     *,
+    usual: dict[str, Any] | None = None,
     how: Isolation | None = None,
 ) -> Admitted:
     """Open, convert if need be, and examine a file or folder; BadPackage, TooLarge say why not.
 
     `work` is an empty folder of the caller's, who removes it. The first sandbox may have been taken
     over by what it opened, so its result is examined in a second one that never saw the source.
+    `card` is what was said of the model besides its files; `usual` what holds where neither says a word.
     `how` is the best isolation that the machine gives, unless told.
     """
     if source.is_symlink() or not (source.is_dir() or source.is_file()):
@@ -42,12 +49,14 @@ def admit(
     how = how or isolation()[0]
     report: dict[str, Any] = {"isolation": how.value}
     package = source
-    if not (source.is_dir() and _is_plain(source)) or card.get("task") or card.get("options"):
+    plain = source.is_dir() and _is_plain(source)
+    if plain:
+        package_files(source)  # too many are refused before they are copied twice
+    if not plain:
         opened = work / "open"
         _copy(source, opened / "in")
-        report |= run_isolated(
-            f"{STEPS}.opening:open_source", opened, {"card": card}, limits=limits, how=how
-        )
+        told = {"card": card, "usual": usual or {}}
+        report |= run_isolated(f"{STEPS}.opening:open_source", opened, told, limits=limits, how=how)
         package = opened / "out"
     only_regular(package)
     examined = work / "examine"
@@ -55,7 +64,11 @@ def admit(
     report["examined"] = run_isolated(
         f"{STEPS}.examining:examine", examined, {}, limits=limits, how=how
     )
-    Package.open(package)
+    manifest = Package.open(package).manifest
+    if plain:
+        manifest.check_words(card)
+    if RUNTIMES.get(manifest.runtime).remote:
+        report["examined"] |= try_remote(package)
     return Admitted(package, report)  # not the examined copy, which the second sandbox could write
 
 

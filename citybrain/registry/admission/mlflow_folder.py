@@ -19,7 +19,19 @@ from citybrain.registry.admission.pickles import SAVE_SAFELY
 MAX_DESCRIPTION = 200_000
 MAX_VALUES = 50_000
 WRAPPERS = {"mlflow.onnx", "mlflow.pytorch", "mlflow.sklearn", "mlflow.transformers"}
-"""Loaders of pyfunc that only wrap another flavor of the same folder."""
+"""Loaders of pyfunc that only wrap the weights of another flavor."""
+WRAPPING = {
+    "loader_module", "data", "model_path", "model_binary", "predict_fn", "streamable", "env",
+    "python_version", "config", "pickle_module_name",
+}  # fmt: skip
+"""What a pyfunc without another flavor may say of itself: where its weights lie, and nothing to run."""
+PLACES = ("data", "model_path", "model_binary")
+PICKLES = "mlflow.pytorch.pickle_module"
+"""What MLflow writes for every torch model, also for one without a pickle."""
+LOG_IT = (
+    "Log the model itself: mlflow.onnx, mlflow.sklearn (skops), mlflow.pytorch (pt2) or "
+    "mlflow.transformers."
+)
 TRANSFORMERS_TASKS = {
     "text-classification": "text-classification", "sentiment-analysis": "text-classification",
     "image-classification": "image-classification",
@@ -33,27 +45,48 @@ def find_model(folder: Path) -> tuple[Path, dict[str, Any]]:
     description = read_description(folder)
     flavors: dict[str, Any] = description.get("flavors", {})
     pyfunc = flavors.get("python_function")
-    loader = str(pyfunc.get("loader_module", "")) if isinstance(pyfunc, dict) else ""
+    pyfunc = pyfunc if isinstance(pyfunc, dict) else {}
+    loader = str(pyfunc.get("loader_module", ""))
     if loader and loader not in WRAPPERS:
         raise BadPackage(
             f"This MLflow model is loaded by {loader[:60]}, which runs code that came with it.",
-            hint="Log the model itself: mlflow.onnx, mlflow.sklearn (skops), mlflow.pytorch (pt2) "
-            "or mlflow.transformers.",
+            hint=LOG_IT,
         )
     for name, flavor in flavors.items():
         if isinstance(flavor, dict) and flavor.get("code"):
             raise BadPackage(f"The flavor {name[:40]} of this MLflow model carries code.")
-    for name, take in (
-        ("onnx", _onnx), ("sklearn", _sklearn), ("transformers", _transformers),
-        ("pytorch", _pytorch),
-    ):  # fmt: skip
+    takers = {
+        "onnx": _onnx, "sklearn": _sklearn, "transformers": _transformers, "pytorch": _pytorch,
+    }  # fmt: skip
+    for name, take in takers.items():
         if isinstance(flavors.get(name), dict):
             return take(folder, flavors[name])
+    if loader and len(flavors) == 1:
+        wrapped = _wrapped(pyfunc, description.get("env_vars"))
+        return takers[loader.removeprefix("mlflow.")](folder, wrapped)
     known = ", ".join(str(f) for f in flavors) or "none"
     raise BadPackage(
         f"This MLflow model has the flavors {known[:120]}.",
         hint="Taken are onnx, sklearn (skops), pytorch (pt2) and transformers.",
     )
+
+
+def _wrapped(pyfunc: dict[str, Any], variables: Any) -> dict[str, Any]:
+    """The flavor whose weights a pyfunc wraps by one of MLflow's own loaders, which is not called."""
+    more = sorted(str(key) for key, value in pyfunc.items() if value and key not in WRAPPING)
+    more += ["environment variables"] if variables else []
+    more += ["a pickle module"] if pyfunc.get("pickle_module_name", PICKLES) != PICKLES else []
+    if more:
+        raise BadPackage(
+            f"This MLflow pyfunc asks for more than its weights: {', '.join(more)[:120]}.",
+            hint=LOG_IT,
+        )
+    place = next((pyfunc[key] for key in PLACES if pyfunc.get(key)), "model")
+    written = "skops" if str(place).endswith(".skops") else ""
+    return {
+        "data": place, "pickled_model": place, "model_data": place, "model_binary": place,
+        "serialization_format": written,
+    }  # fmt: skip
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -95,7 +128,10 @@ def _inside(folder: Path, name: Any, what: str) -> Path:
 
 
 def _onnx(folder: Path, flavor: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    return _inside(folder, flavor.get("data"), "graph"), {}
+    path = _inside(folder, flavor.get("data"), "graph")
+    if path.suffix != ".onnx":
+        raise BadPackage(f"MLmodel names {path.name[:80]!r} as its graph, which is no .onnx file.")
+    return path, {}
 
 
 def _sklearn(folder: Path, flavor: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -114,8 +150,8 @@ def _pytorch(folder: Path, flavor: dict[str, Any]) -> tuple[Path, dict[str, Any]
     if len(found) != 1 or found[0].suffix != ".pt2":
         raise BadPackage(
             "This torch model was logged as a pickle, which can run any code.",
-            hint="Log it with mlflow.pytorch.log_model(..., serialization_format='pt2'). "
-            + SAVE_SAFELY["torch"],
+            hint="Log it with mlflow.pytorch.log_model(..., serialization_format='pt2', "
+            f"input_example=example). {SAVE_SAFELY['torch']}",
         )
     return found[0], {}
 

@@ -33,10 +33,18 @@ def check_parts(name: str, raw: bytes) -> None:
                 count += 1
                 if count > MAX_PARTS:
                     raise TooLarge(f"{name} has more than {MAX_PARTS} parts.")
-                key, place = _number(raw, place)
+                key = raw[place]  # nearly every key and size is one byte: no call for those
+                if key < 128:
+                    place += 1
+                else:
+                    key, place = _number(raw, place)
                 wire = key & 7
                 if wire == 2:
-                    size, place = _number(raw, place)
+                    size = raw[place]
+                    if size < 128:
+                        place += 1
+                    else:
+                        size, place = _number(raw, place)
                     if deeper := inside.get(key >> 3):
                         nodes += deeper == "node"
                         if nodes > MAX_NODES:

@@ -24,9 +24,15 @@ from citybrain.models.converter import (
     tensor_options,
 )  # fmt: skip
 from citybrain.models.onnx_session import OnnxSession
-from citybrain.models.package import MANIFEST, UNSAFE, Manifest, file_digest
+from citybrain.models.package import CARD, MANIFEST, NEEDED, UNSAFE, Manifest, file_digest
 from citybrain.models.yaml_file import read_yaml
-from citybrain.registry.admission import graphs, mlflow_folder, pickles, transformers_folder
+from citybrain.registry.admission import (
+    graphs,
+    mlflow_folder,
+    pickles,
+    remote_model,
+    transformers_folder,
+)
 from citybrain.registry.admission.archive import extract, is_archive, only_regular, single_folder
 from citybrain.registry.admission.tensor_files import check_safetensors
 
@@ -58,15 +64,26 @@ def open_source(work: Path, request: dict[str, Any]) -> dict[str, Any]:
     out.mkdir()
     report = Report()
     card, isolated = dict(request["card"]), bool(request["isolated"])
+    usual = dict(request.get("usual") or {})
     if source.is_dir() and (source / MANIFEST).exists():
         _from_package(source, out, card, report, isolated=isolated)
     elif source.is_dir() and (source / "MLmodel").exists():
         inner, told = mlflow_folder.find_model(source)
-        _from_model(inner, out, told | card, report, isolated=isolated)
+        _from_model(inner, out, _merged(usual, told, card), report, isolated=isolated)
         report.kind = f"mlflow {report.kind}"
     else:
-        _from_model(source, out, card, report, isolated=isolated)
+        _from_model(source, out, _merged(usual, card), report, isolated=isolated)
     return asdict(report)
+
+
+def _merged(*cards: dict[str, Any]) -> dict[str, Any]:
+    """Later words go over earlier ones; of a title, each language by itself."""
+    title: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    for card in cards:
+        title |= card.get("title") or {}
+        whole |= card
+    return whole | ({"title": title} if title else {})
 
 
 def single_folder_or_file(work: Path) -> Path:
@@ -90,10 +107,14 @@ def _from_package(
 ) -> None:
     """A folder with algorithm.yaml; weights that cannot be served as they are become ONNX."""
     manifest = read_yaml(source / MANIFEST, Manifest, BadPackage)
+    manifest.check_words(card)
     weights = source / manifest.weights
     if weights.is_file() and weights.suffix in (".pt", ".pth", ".pt2", ".skops"):
-        told = manifest.model_dump(mode="json", exclude={"weights", "runtime", "format"})
-        _from_model(weights, out, {**told, **card}, report, isolated=isolated)
+        told = manifest.model_dump(mode="json", include={"name", *CARD})
+        if manifest.task == "tensor":
+            del told["options"]  # the converted graph's own tensors
+        told["architecture"] = card.get("architecture", "")
+        _from_model(weights, out, told, report, isolated=isolated)
         for path in sorted(source.iterdir()):
             if path.is_file() and path not in (weights, source / MANIFEST):
                 shutil.copyfile(path, out / path.name)
@@ -107,6 +128,12 @@ def _from_model(
     source: Path, out: Path, card: dict[str, Any], report: Report, *, isolated: bool
 ) -> None:
     """A model without a manifest: the card is what the developer said besides."""
+    if missing := [field for field in ("name", *NEEDED) if not card.get(field)]:
+        flags = " ".join(f"--{field}" for field in missing)
+        raise BadPackage(
+            f"The algorithm's {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
+            hint=f"Say it with {flags}.",
+        )
     wanted = Wanted(
         name=str(card.get("name", "")), task=str(card.get("task", "")),
         architecture=str(card.pop("architecture", "")), options=card.get("options") or {},
@@ -115,6 +142,9 @@ def _from_model(
     if source.is_dir():
         draft = transformers_folder.as_draft(source, out, wanted)
         report.kind = "transformers"
+    elif source.suffix == ".json":
+        draft = remote_model.as_draft(source, out, wanted)
+        report.kind = "remote"
     else:
         report.source += f", sha256 {file_digest(source)}"
         if source.suffix == ".onnx":
@@ -197,24 +227,26 @@ def _choose_task(draft: Draft, wanted: Wanted, session: OnnxSession) -> None:
 
 
 def _write_manifest(draft: Draft, card: dict[str, Any], out: Path, report: Report) -> None:
-    for needed, flag in (("name", "--name"), ("owner", "--owner"), ("licence", "--licence"),
-                         ("domain", "--domain")):  # fmt: skip
-        if not card.get(needed):
-            raise BadPackage(f"The algorithm's {needed} is missing.", hint=f"Say it with {flag}.")
-    title = card.get("title") or {}
-    lineage = dict(card.get("lineage") or {})
-    lineage.setdefault("source", report.source)
+    """All that was said goes into the manifest; what the files tell goes over it."""
+    title, options = card.get("title") or {}, card.get("options") or {}
+    if draft.task == "tensor" and options != draft.options:
+        if options.keys() - {"image_size"}:  # which a converter read, if there was one
+            raise BadPackage(
+                "The task tensor takes no options: its tensors are those of the graph.",
+                hint="Leave them out, or say which task it is: --task image-classification.",
+            )
+        options = {}
+    lineage = {"source": report.source, **(card.get("lineage") or {})}
     manifest = {
+        **{field: card[field] for field in ("name", *sorted(CARD)) if card.get(field)},
         "format": 1,
-        **{k: card[k] for k in ("name", "description", "domain", "owner", "licence") if card.get(k)},
         "title": {"zh": title.get("zh") or card["name"], "en": title.get("en") or card["name"]},
         "task": draft.task, "runtime": draft.runtime, "weights": draft.weights,
         "max_batch": min(int(card.get("max_batch") or 64), draft.max_batch),
-        "options": {**draft.options, **(card.get("options") or {})} if draft.task != "tensor"
-        else draft.options,
+        "options": {**draft.options, **options},
         "lineage": {k: v for k, v in lineage.items() if v not in ("", None)},
     }  # fmt: skip
     # JSON first: what the card brought is plain data, whatever it was.
-    plain = json.loads(json.dumps(manifest))
+    plain = json.loads(json.dumps({k: manifest[k] for k in Manifest.model_fields if k in manifest}))
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     (out / MANIFEST).write_text(text, encoding="utf-8")

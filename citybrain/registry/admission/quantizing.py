@@ -10,15 +10,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from citybrain.core.errors import BadPackage
 from citybrain.core.shelf import needs
-from citybrain.models.converter import deviation, samples_for
+from citybrain.models.converter import deviation
 from citybrain.models.onnx_session import OnnxSession
-from citybrain.models.package import MANIFEST, Package
+from citybrain.models.package import Package
 from citybrain.models.predictor import Predictor
+from citybrain.models.variants import variants
+from citybrain.registry.admission.converting import real_calls, write_manifest
 from citybrain.registry.admission.examining import milliseconds
+from citybrain.registry.admission.graphs import check_graph
 
 OPERATORS = ["MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization"]
 
@@ -30,8 +31,11 @@ def quantize(work: Path, request: dict[str, Any]) -> dict[str, Any]:
     if package.weights.suffix != ".onnx":
         raise BadPackage(
             f"{package.manifest.weights} is no ONNX graph; only ONNX versions become INT8.",
-            hint="Register it as ONNX or .pt2 first.",
+            hint="First: citybrain convert NAME@VERSION --to onnx",
         )
+    operators = check_graph(package.weights)["operators"]
+    if not set(OPERATORS).intersection(operators):
+        raise _nothing_to_gain(package, trees=any(o.startswith("TreeEnsemble") for o in operators))
     shutil.copytree(source, out)
     with needs():
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -46,23 +50,26 @@ def quantize(work: Path, request: dict[str, Any]) -> dict[str, Any]:
         raise BadPackage(f"The graph cannot be quantised: {reason}") from error
     sizes = package.weights.stat().st_size, target.stat().st_size
     if sizes[1] >= sizes[0]:
-        raise BadPackage(
-            f"{package.manifest.weights} would not get smaller: it has no large weights to quantise."
-        )
-    _write_lineage(out, str(request["parent"]))
-    before, after = OnnxSession(package.weights), OnnxSession(target)
-    samples = samples_for(before.signature(), free_size=int(request["free_size"]))
+        raise _nothing_to_gain(package)
+    write_manifest(source, out, str(request["parent"]))
+    predictor = Predictor.open(source)
+    calls, real = variants(predictor.task), real_calls(predictor, work / "samples")
     return {
         "kind": "int8", "converter": "int8", "source": str(request["parent"]),
-        "parity": deviation(before.run, after, samples),
-        "bytes": sizes,
+        "parity": deviation(OnnxSession(package.weights).run, OnnxSession(target), calls + real),
+        "calls": len(calls), "samples": len(real), "bytes": sizes,
         "speed": [milliseconds(Predictor.open(folder)) for folder in (source, out)],
     }  # fmt: skip
 
 
-def _write_lineage(out: Path, parent: str) -> None:
-    path = out / MANIFEST
-    manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
-    manifest["lineage"] = {**manifest.get("lineage", {}), "source": parent}
-    text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+def _nothing_to_gain(package: Package, *, trees: bool = False) -> BadPackage:
+    weights = package.manifest.weights
+    if trees:
+        return BadPackage(
+            f"{weights} decides by trees, which hold thresholds and no weights to make smaller.",
+            hint="Train it with fewer or shallower trees, and register that as the next version.",
+        )
+    return BadPackage(
+        f"{weights} would not get smaller: it has no large weights to quantise.",
+        hint="Serve it as it is.",
+    )

@@ -9,7 +9,8 @@ from typing import Any
 from citybrain.core.errors import BadPackage
 from citybrain.models.converter import Draft, Wanted
 from citybrain.models.package import UNSAFE
-from citybrain.models.transformers_checks import read_object
+from citybrain.models.transformers_checks import WEIGHTS, check_files, read_object
+from citybrain.registry.admission.tensor_files import check_safetensors
 
 TASKS = (
     ("ForSequenceClassification", "text-classification"),
@@ -41,14 +42,12 @@ def as_draft(folder: Path, out: Path, wanted: Wanted) -> Draft:
                 f"{path.name} may hold a pickle, which can run code when loaded.",
                 hint="Save it with model.save_pretrained(folder), which writes model.safetensors.",
             )
-    if not (folder / "model.safetensors").is_file():
-        raise BadPackage(
-            "The folder lacks model.safetensors.",
-            hint="Save it with model.save_pretrained(folder).",
-        )
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in KEPT:
             shutil.copyfile(path, out / path.name)
+    # The second sandbox asks this again; here it saves the start of one.
+    check_files(out)
+    check_safetensors(out / WEIGHTS)
     try:
         options = _options(task, config, folder)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
