@@ -5,8 +5,8 @@ frame over a Unix socket costs a tenth of that. Serve still starts, watches, rep
 replica. The replica announces its lane once it is warm, by the socket's name in a folder that only
 this user can enter, and withdraws it before it stops.
 
-On the wire: four bytes of length (little-endian), then MessagePack of `Frame` or `Answer`. Nothing
-is unpickled, and both ends ask the kernel who the other is.
+On the wire: four bytes of length (little-endian), then MessagePack of one of the messages below.
+Nothing is unpickled, and both ends ask the kernel who the other is.
 """
 
 from __future__ import annotations
@@ -21,48 +21,21 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-import msgspec
-
 from citybrain.core.errors import Unavailable
-from citybrain.serving.wire import Call, Reply
+from citybrain.serving.lane_messages import Goodbye
+from citybrain.serving.lane_visit import Answers, Visit
+from citybrain.serving.scaling import Load
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".lane"
-MAX_FRAME_BYTES = 1 << 30
 WITHDRAW_SECONDS = 15.0
-GOODBYE = 0
-"""The number of the frame that asks a gateway to send no more; frames count from 1."""
-
-
-class Frame(msgspec.Struct, array_like=True):
-    """Calls that travel together, and the number that their answer carries back."""
-
-    number: int
-    calls: list[Call]
-
-
-class Answer(msgspec.Struct, array_like=True):
-    """The replies to one frame, in its order."""
-
-    number: int
-    replies: list[Reply]
-
-
-class FrameBroken(Exception):
-    """The other end closed in the middle of a frame, or sent what is none."""
-
-
-def pack(encoder: msgspec.msgpack.Encoder, message: Frame | Answer) -> bytearray:
-    """A message behind its length."""
-    buffer = bytearray(4)
-    encoder.encode_into(message, buffer, 4)
-    buffer[:4] = (len(buffer) - 4).to_bytes(4, "little")
-    return buffer
+LOOK_SECONDS = 0.01
+"""What comes while a frame is worked on is read so much later at most."""
+CALM_SECONDS = 1.0
 
 
 def peer_is_this_user(connection: socket.socket) -> bool:
@@ -91,36 +64,43 @@ def prefix(app: str) -> str:
 
 
 class LaneServer:
-    """Answers frames on threads of the replica: one waits for gateways, one serves each."""
+    """Answers frames on threads of the replica: one waits for gateways, one serves each.
 
-    def __init__(self, folder: Path, app: str, answer: Callable[[list[Call]], list[Reply]]) -> None:
+    One more looks at those that are busy for long.
+    """
+
+    def __init__(self, folder: Path, app: str, answer: Answers) -> None:
+        self.load = Load()
         self._answer = answer
-        self._path = private_folder(folder) / f"{prefix(app)}{secrets.token_hex(4)}{SUFFIX}"
+        self.path = private_folder(folder) / f"{prefix(app)}{secrets.token_hex(4)}{SUFFIX}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._connections: dict[socket.socket, threading.Lock] = {}
+        self._visits: set[Visit] = set()
         self._lock = threading.Lock()
+        self._awake = threading.Event()
 
     def announce(self) -> None:
         """Take connections from now on."""
-        hidden = self._path.with_suffix(".new")
+        hidden = self.path.with_suffix(".new")
         self._socket.bind(str(hidden))
         self._socket.listen(64)
-        hidden.rename(self._path)  # a name that gateways see always answers
+        hidden.rename(self.path)  # a name that gateways see always answers
         threading.Thread(target=self._accept, name="lane", daemon=True).start()
+        threading.Thread(target=self._look, name="lane-look", daemon=True).start()
 
     def withdraw(self, seconds: float = WITHDRAW_SECONDS) -> None:
         """Ask the gateways to send no more, and answer what they sent before that."""
-        self._path.unlink(missing_ok=True)
-        goodbye = pack(msgspec.msgpack.Encoder(), Answer(GOODBYE, []))
-        with self._lock:
-            connections = list(self._connections.items())
-        for connection, writing in connections:
-            with writing, contextlib.suppress(OSError):
-                connection.sendall(goodbye)
+        self.path.unlink(missing_ok=True)
+        for visit in self._all():
+            with contextlib.suppress(OSError):
+                visit.send(Goodbye())
         until = time.monotonic() + seconds
-        while self._connections and time.monotonic() < until:
+        while self._visits and time.monotonic() < until:
             time.sleep(0.02)  # each gateway hangs up when it has its last answer
         self._socket.close()
+
+    def _all(self) -> list[Visit]:
+        with self._lock:
+            return list(self._visits)
 
     def _accept(self) -> None:
         while True:
@@ -131,33 +111,39 @@ class LaneServer:
             if not peer_is_this_user(connection):
                 connection.close()
                 continue
-            with self._lock:
-                self._connections[connection] = threading.Lock()
             threading.Thread(
                 target=self._serve, args=(connection,), name="lane-gateway", daemon=True
             ).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Frame)
-        writing = self._connections[connection]
+        visit = Visit(connection, self._answer, self.load, self._busy)
+        with self._lock:
+            self._visits.add(visit)
         try:
-            with connection.makefile("rb", buffering=1 << 16) as reader:
-                while head := reader.read(4):
-                    length = int.from_bytes(head, "little")
-                    if len(head) < 4 or length > MAX_FRAME_BYTES:
-                        raise FrameBroken
-                    body = reader.read(length)
-                    if len(body) < length:
-                        raise FrameBroken
-                    frame = decoder.decode(body)
-                    answer = pack(encoder, Answer(frame.number, self._answer(frame.calls)))
-                    with writing:
-                        connection.sendall(answer)
-        except (OSError, FrameBroken):
-            pass  # the gateway is gone; it repeats elsewhere what it was not answered
-        except Exception:
-            log.exception("a lane ends")
+            visit.serve()
         finally:
             with self._lock:
-                self._connections.pop(connection, None)
-            connection.close()
+                self._visits.discard(visit)
+
+    def _busy(self) -> None:
+        """Called at the beginning of each frame: no more than a glance."""
+        if not self._awake.is_set():
+            self._awake.set()
+
+    def _look(self) -> None:
+        """Look at each visit that is busy for long; sleep while none was busy for a while."""
+        seen = 0.0
+        while True:
+            self._awake.wait()
+            time.sleep(LOOK_SECONDS)
+            now = time.perf_counter()
+            for visit in self._all():
+                since = visit.busy_since
+                if since:
+                    seen = now
+                    if now - since > LOOK_SECONDS:
+                        visit.look()
+            if now - seen > CALM_SECONDS:
+                self._awake.clear()
+                if any(visit.busy_since for visit in self._all()):
+                    self._awake.set()

@@ -7,9 +7,14 @@ from typing import Any
 import orjson
 
 from citybrain.core.errors import (
+    BadEncoding,
     BadJson,
+    BadRequest,
+    Cancelled,
     CityBrainError,
     Conflict,
+    DeadlineExceeded,
+    HeadTooLarge,
     InvalidInput,
     ModelFailed,
     NotFound,
@@ -19,12 +24,17 @@ from citybrain.core.errors import (
     Retired,
     TooLarge,
     Unavailable,
+    UrlTooLong,
     error_from,
 )
 
 STATUS: dict[type[CityBrainError], int] = {
     BadJson: 400,
+    BadRequest: 400,
     TooLarge: 413,
+    UrlTooLong: 414,
+    HeadTooLarge: 431,
+    BadEncoding: 415,
     InvalidInput: 422,
     NotSignedIn: 401,
     Refused: 403,
@@ -33,6 +43,8 @@ STATUS: dict[type[CityBrainError], int] = {
     Conflict: 409,
     ModelFailed: 500,
     Overloaded: 429,
+    Cancelled: 499,
+    DeadlineExceeded: 504,
     Unavailable: 503,
 }
 GRPC: dict[int, int] = {
@@ -43,9 +55,12 @@ GRPC: dict[int, int] = {
     409: 9,
     410: 9,
     413: 3,
+    415: 3,
     422: 3,
     429: 8,
+    499: 1,
     503: 14,
+    504: 4,
 }
 """HTTP status to gRPC status code; what is missing is INTERNAL (13)."""
 

@@ -1,25 +1,33 @@
 """The gateway's HTTP doors as one plain ASGI callable.
 
-Hot routes are parsed by hand: `POST /v2/models/{name}[/versions/{v}]/infer` and
-`POST /v1/algorithms/{name}/predict`. What is not data plane goes to the control process.
+Most inference takes a shorter way (`http_door`); what comes here is the rest of the data plane. What
+is not data plane goes to the control process.
 """
 
 from __future__ import annotations
 
 import contextlib
-from functools import lru_cache
-from urllib.parse import unquote
 
 import orjson
 
-from citybrain import __version__
-from citybrain.core.errors import BadJson, CityBrainError, NotFound, NotSignedIn, Refused
-from citybrain.core.names import Ref, parse_ref
+from citybrain.core.errors import CityBrainError, NotFound, NotSignedIn, Refused
+from citybrain.core.names import parse_ref
 from citybrain.core.schemas import Key
 from citybrain.core.settings import ServingSettings
-from citybrain.core.tensors import Signature
+from citybrain.serving.gateway.answered import Answered
+from citybrain.serving.gateway.descriptions import describe, index, server_metadata
+from citybrain.serving.gateway.events import TooSlow, respond_events
 from citybrain.serving.gateway.forward import Forwarder
 from citybrain.serving.gateway.gateway import Gateway, problem_of
+from citybrain.serving.gateway.inference import (
+    Inference,
+    answer_headers,
+    inference_route,
+    model_of,
+    opened,
+    parts_of,
+    purpose_of,
+)
 from citybrain.serving.gateway.messages import (
     Disconnected,
     Headers,
@@ -27,16 +35,19 @@ from citybrain.serving.gateway.messages import (
     Scope,
     Send,
     bearer,
+    forwarded,
+    gone_from,
+    hang_up,
+    named,
     read_body,
     respond,
     respond_problem,
     session,
 )
-from citybrain.serving.wire import Call
+from citybrain.serving.gateway.routes import SERVER, action_of
 
-CONTROLLED = ("/v1/features/", "/v1/requests/")  # rare enough for the control process
+CONTROLLED = ("/v1/features/", "/v1/jobs", "/v1/requests/")  # rare enough for the control process
 MAX_PATH = 512
-EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
 class Application:
@@ -56,13 +67,15 @@ class Application:
             path: str = scope["path"]
             if path.startswith(("/v2", "/v1/")):
                 request_id = self._gateway.new_request_id()
+                send = named(send, request_id)
                 headers: Headers = dict(scope["headers"])
                 if path.startswith(CONTROLLED):
+                    self._gateway.closing.check()
                     await self._forward(scope, receive, send)
                 else:
-                    method: str = scope["method"]
-                    await self._data_plane(method, path, headers, receive, send, request_id)
+                    await self._data_plane(scope, headers, receive, send, request_id)
             else:
+                self._gateway.closing.check()
                 await self._forward(scope, receive, send)
         except Disconnected:
             return
@@ -72,7 +85,7 @@ class Application:
 
     def _notice(self, scope: Scope, error: CityBrainError) -> tuple[tuple[bytes, bytes], ...]:
         """A retired algorithm's notice beside an error, for who may call it."""
-        parts = _parts(scope["path"][:MAX_PATH])
+        parts = parts_of(scope["path"][:MAX_PATH])
         if isinstance(error, NotSignedIn | Refused) or len(parts) < 3:
             return ()
         headers: Headers = dict(scope["headers"])
@@ -80,104 +93,77 @@ class Application:
             if parts[:2] == ["v1", "algorithms"]:
                 ref = parse_ref(parts[2])
             else:
-                ref = _model(parts[:-1] if parts[-1] in ("infer", "ready") else parts)
-            key = self._gateway.directory.identify(bearer(headers), session(headers))
-            self._gateway.directory.purpose(key, ref.algorithm, _purpose(headers))
+                ref = model_of(parts[:-1] if parts[-1] in ("infer", "ready") else parts)
+            key = self._key(scope, headers)
+            self._gateway.directory.permit(key, ref.algorithm, purpose_of(headers))
             notice = self._gateway.directory.notice(ref)
             return notice.headers if notice else ()
         return ()
 
     async def _data_plane(
-        self, method: str, path: str, headers: Headers, receive: Receive, send: Send,
-        request_id: str,
-    ) -> None:  # fmt: skip
+        self, scope: Scope, headers: Headers, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        method, path = scope["method"], scope["path"]
         if len(path) > MAX_PATH:
             raise NotFound(f"{method} {path[:100]}… is not a route.")
-        parts = _parts(path)
-        if method == "GET" and parts in (
-            ["v2"],
-            ["v2", "health", "live"],
-            ["v2", "health", "ready"],
-        ):
+        parts = parts_of(path)
+        action = action_of(method, parts)
+        if action == SERVER:
             await self._health(parts, send)
             return
-        key = self._gateway.directory.identify(bearer(headers), session(headers))
-        if method == "POST" and parts[0] == "v2" and parts[-1] == "infer":
-            await self._infer(_ref_of(path), key, headers, receive, send, request_id)
-        elif (
-            method == "POST"
-            and parts[:2] == ["v1", "algorithms"]
-            and len(parts) == 4
-            and parts[3] == "predict"
-        ):
-            await self._predict(parse_ref(parts[2]), key, headers, receive, send, request_id)
-        elif method == "POST" and parts == ["v2", "repository", "index"]:
-            await self._index(key, send)
-        elif method == "GET" and parts[:2] == ["v2", "models"]:
-            await self._model(parts, key, headers, send)
-        else:
+        key = self._key(scope, headers)
+        if not action:
             raise NotFound(f"{method} {path[:100]} is not a route.", hint="See /api/openapi.json.")
+        if method == "POST" and (route := inference_route(path)):
+            inference = opened(route, key, headers, gone_from(receive), self._settings)
+            await self._infer(inference, headers, receive, send, request_id)
+        elif method == "POST":
+            await respond(send, orjson.dumps(index(self._gateway.directory, key)))
+        else:
+            await self._model(parts, key, headers, send)
+
+    def _key(self, scope: Scope, headers: Headers) -> Key:
+        peer = scope.get("client")
+        return self._gateway.directory.identify(
+            bearer(headers), session(headers), peer[0] if peer else "", forwarded(headers)
+        )
 
     async def _infer(
-        self,
-        ref: Ref,
-        key: Key,
-        headers: Headers,
-        receive: Receive,
-        send: Send,
+        self, inference: Inference, headers: Headers, receive: Receive, send: Send,
         request_id: str,
-    ) -> None:
-        length = headers.get(b"inference-header-content-length")
-        if length is not None and not (length.isdigit() and len(length) < 12):
-            raise BadJson("Inference-Header-Content-Length must be a number of bytes.")
-        limit = self._settings.max_json if length is None else self._settings.max_body
-        body = await read_body(receive, headers, limit)
-        call = Call("oip", body, -1 if length is None else int(length), "", request_id)
-        reply, route = await self._gateway.infer(
-            key, ref, call, stated_purpose=_purpose(headers), door="oip-rest"
-        )
-        extra = ((b"x-request-id", request_id.encode()), *route.headers)
-        if reply.header_length < 0:
-            await respond(send, reply.body, extra=extra)
-        else:
-            size = str(reply.header_length).encode()
-            extra = (*extra, (b"inference-header-content-length", size))
-            await respond(send, reply.body, kind=b"application/octet-stream", extra=extra)
+    ) -> None:  # fmt: skip
+        body = await read_body(receive, headers, inference.limit)
+        answered = await self._gateway.infer(inference.asked, inference.call(body, request_id))
+        if inference.events:
+            await self._events(inference, answered, receive, send, request_id)
+            return
+        (_, kind), *extra = answer_headers(answered.reply, answered.request_id or request_id)
+        await respond(send, answered.reply.body, kind=kind, extra=(*extra, *answered.headers))
 
-    async def _predict(
-        self,
-        ref: Ref,
-        key: Key,
-        headers: Headers,
-        receive: Receive,
-        send: Send,
+    async def _events(
+        self, inference: Inference, answered: Answered, receive: Receive, send: Send,
         request_id: str,
-    ) -> None:
-        kind = headers.get(b"content-type", b"").decode("latin-1")
-        json = kind in ("", "application/json") or kind.startswith("application/json;")
-        body = await read_body(
-            receive,
-            headers,
-            self._settings.max_json if json else self._settings.max_body,
-        )
-        call = Call("task", body, -1, kind, request_id)
-        reply, route = await self._gateway.infer(
-            key, ref, call, stated_purpose=_purpose(headers), door="task"
-        )
-        extra = ((b"x-request-id", request_id.encode()), *route.headers)
-        await respond(send, reply.body, extra=extra)
+    ) -> None:  # fmt: skip
+        replies, slow = self._gateway.parts(answered), self._settings.slow_client
+        try:
+            await respond_events(
+                send, replies, request_id, answered.headers, inference.asked.gone, slow
+            )
+        except TooSlow:
+            hang_up(receive)
 
     async def _health(self, parts: list[str], send: Send) -> None:
         if parts == ["v2"]:
             await respond(send, orjson.dumps(server_metadata()))
             return
-        ready = parts[-1] == "live" or self._gateway.directory.snapshot.ready
+        stays = self._gateway.directory.snapshot.ready and not self._gateway.closing.begun
+        ready = parts[-1] == "live" or stays
         await respond(send, b'{"live":true}' if ready else b"{}", status=200 if ready else 503)
 
     async def _model(self, parts: list[str], key: Key, headers: Headers, send: Send) -> None:
         ready = parts[-1] == "ready" and len(parts) > 3
-        ref = _model(parts[:-1] if ready else parts)
-        self._gateway.directory.purpose(key, ref.algorithm, _purpose(headers))
+        ref = model_of(parts[:-1] if ready else parts)
+        self._gateway.directory.permit(key, ref.algorithm, purpose_of(headers))
         try:
             route = self._gateway.directory.route(ref)
         except CityBrainError:
@@ -186,6 +172,9 @@ class Application:
             notice = self._gateway.directory.notice(ref)
             extra = notice.headers if notice else ()
             await respond(send, b'{"ready":false}', status=503, extra=extra)
+            return
+        if ready and self._gateway.directory.snapshot.trouble(route):
+            await respond(send, b'{"ready":false}', status=503, extra=route.headers)
             return
         if ready:
             await respond(send, b'{"ready":true}', extra=route.headers)
@@ -204,65 +193,3 @@ class Application:
             ),
             extra=route.headers,
         )
-
-    async def _index(self, key: Key, send: Send) -> None:
-        directory = self._gateway.directory
-        found = []
-        for name, routes in sorted(directory.snapshot.routes.items()):
-            try:
-                directory.purpose(key, name, "" if len(key.purposes) == 1 else key.purposes[0])
-            except CityBrainError:
-                continue  # a department does not learn what it may not call
-            found += [
-                {
-                    "name": name,
-                    "version": str(r.version),
-                    "state": "READY",
-                    "reason": "",
-                }
-                for r in routes
-            ]
-        await respond(send, orjson.dumps(found))
-
-
-def server_metadata() -> dict[str, object]:
-    """The body of `GET /v2`."""
-    return {"name": "citybrain", "version": __version__, "extensions": EXTENSIONS}
-
-
-def describe(signature: Signature) -> dict[str, list[dict[str, object]]]:
-    """A signature as the protocol writes it."""
-    return {
-        side: [{"name": s.name, "datatype": s.dtype, "shape": list(s.shape)} for s in specs]
-        for side, specs in (
-            ("inputs", signature.inputs),
-            ("outputs", signature.outputs),
-        )
-    }
-
-
-@lru_cache(maxsize=4096)
-def _parts(path: str) -> list[str]:
-    return [unquote(part) for part in path.strip("/").split("/")]
-
-
-@lru_cache(maxsize=4096)
-def _ref_of(path: str) -> Ref:
-    """The reference in a path that ends with `/infer`."""
-    return _model(_parts(path)[:-1])
-
-
-def _model(parts: list[str]) -> Ref:
-    """`v2/models/{name}[/versions/{version}]` as a reference."""
-    if parts[:2] != ["v2", "models"] or len(parts) not in (3, 5):
-        raise NotFound("This is not a route of the Open Inference Protocol.")
-    ref = parse_ref(parts[2])
-    if len(parts) == 5:
-        if parts[3] != "versions":
-            raise NotFound("This is not a route of the Open Inference Protocol.")
-        ref = parse_ref(f"{ref.algorithm}@{parts[4]}")
-    return ref
-
-
-def _purpose(headers: Headers) -> str:
-    return headers.get(b"x-purpose", b"").decode("latin-1")

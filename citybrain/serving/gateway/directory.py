@@ -6,86 +6,65 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import defaultdict
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
+from citybrain.core.addresses import Proxies, read_networks
 from citybrain.core.errors import (
     AlgorithmNotFound,
-    BadKey,
     CityBrainError,
-    MissingKey,
     NotDeployed,
-    NotGranted,
     NotReady,
-    PurposeMissing,
     VersionNotFound,
 )
-from citybrain.core.keys import is_mistyped, key_digest, read_session
+from citybrain.core.levels import Level
 from citybrain.core.names import Ref
-from citybrain.core.schemas import Deployment, Key
-from citybrain.core.schemas.people import OPERATION, PLATFORM
-from citybrain.core.tensors import Signature
+from citybrain.core.schemas import Deployment, Grant, Key
+from citybrain.core.schemas.quotas import Quota
+from citybrain.core.schemas.traffic import Traffic
 from citybrain.models.package import Manifest
-from citybrain.models.task import Task, open_task
+from citybrain.models.pipeline import pipeline_in
+from citybrain.models.task import open_task
+from citybrain.serving.gateway.callers import Callers
 from citybrain.serving.gateway.notice import Notice
+from citybrain.serving.gateway.permits import May, Permit, may_compose, permit
+from citybrain.serving.gateway.snapshot import Route, Snapshot, levels_of, longer
+from citybrain.serving.rollout.traffic import drawn, lot
 from citybrain.storage.database import Database
 from citybrain.storage.moments import now
+from citybrain.storage.records.controls import Controls
 from citybrain.storage.records.deployments import Deployments
 from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.history import History
 from citybrain.storage.records.people import People
+from citybrain.storage.records.quotas import Quotas
+from citybrain.storage.records.samplings import Samplings
+from citybrain.storage.records.traffic import Traffics
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN_SECONDS = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class Route:
-    """A deployment that answers: its Serve application, version and task."""
-
-    algorithm: str
-    target: str
-    app: str
-    version: int
-    replicas: int
-    manifest: Manifest
-    task: Task
-    signature: Signature
-    feature_service: str
-    notice: Notice | None = None
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    """The notice's headers; none while nothing is retired."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One consistent look at the tables; replaced whole, never changed."""
-
-    revision: int = -1
-    keys: dict[str, Key] = field(default_factory=dict)
-    by_id: dict[str, Key] = field(default_factory=dict)
-    grants: dict[tuple[str, str], dict[str, datetime | None]] = field(default_factory=dict)
-    routes: dict[str, list[Route]] = field(default_factory=dict)
-    waiting: dict[str, str] = field(default_factory=dict)
-    """Deployments that do not answer yet: `algorithm` to its state."""
-    known: frozenset[str] = frozenset()
-    notices: dict[tuple[str, int], Notice] = field(default_factory=dict)
-    """Retirements in force by algorithm and version; version 0: the whole algorithm."""
-    ready: bool = False
-
-
 class Directory:
     """The snapshot and the thread that keeps it fresh."""
 
-    def __init__(self, database: Database, pepper: bytes, *, refresh: float) -> None:
-        self._database = database
-        self._pepper = pepper
+    def __init__(
+        self, database: Database, pepper: bytes, may: May, *, refresh: float,
+        proxies: Proxies | None = None,
+    ) -> None:  # fmt: skip
+        self.database = database
+        self._may = may
+        self._callers = Callers(pepper, proxies or Proxies())
         self._refresh = refresh
         self._people = People(database)
         self._deployments = Deployments(database)
         self._history = History(database)
         self._endings = Endings(database)
+        self._traffics = Traffics(database)
+        self._samplings = Samplings(database)
+        self._quotas = Quotas(database)
+        self._controls = Controls(database)
         self._opened: dict[tuple[str, str, int, Notice | None], Route] = {}
         self._stop = threading.Event()
         self._looked = 0.0
@@ -107,16 +86,22 @@ class Directory:
             self._load()
 
     def _load(self) -> None:
-        revision = self._database.revision()
+        revision = self.database.revision()
         moment = now()
         if revision == self.snapshot.revision and not self._expired(moment):
             return
         living = self._people.living_keys(moment)
-        grants: dict[tuple[str, str], dict[str, datetime | None]] = {}
+        grants: dict[tuple[str, str], dict[str, Grant]] = {}
         for grant in self._people.grants():
-            if grant.revoked_at is None and (grant.until is None or grant.until > moment):
+            if grant.kind == "algorithm" and grant.revoked_at is None and not (
+                grant.until and grant.until <= moment
+            ):  # fmt: skip
                 held = grants.setdefault((grant.department, grant.algorithm), {})
-                held[grant.purpose] = grant.until
+                held[grant.purpose] = longer(held.get(grant.purpose), grant)
+        lowered = self._controls.lowered()
+        quotas: dict[str, list[Quota]] = defaultdict(list)
+        for quota in self._quotas.active():
+            quotas[quota.department].append(quota)
         routes: dict[str, list[Route]] = {}
         waiting: dict[str, str] = {}
         deployments = self._deployments.all()
@@ -130,19 +115,29 @@ class Directory:
             revision=revision,
             keys=dict(living),
             by_id={key.id: key for _, key in living},
+            networks={key.id: read_networks(key.networks) for _, key in living if key.networks},
             grants=grants,
+            quotas=quotas,
+            suspended={(s.kind, s.target): s.reason for s in self._controls.suspensions()},
+            pins={(p.department, p.algorithm): p.version for p in self._controls.pins()},
+            levels=levels_of(routes, lowered),
             routes=routes,
+            troubles={
+                (d.algorithm, d.target): d.message
+                for d in deployments
+                if d.state == "running" and d.message
+            },
             waiting=waiting,
             known=frozenset(self._history.algorithms()),
             notices=notices,
+            traffic=self._traffics.all(),
+            rates={n: s.rate for n, s in self._samplings.all().items() if s.rate is not None},
             ready=all(d.running or d.state in ("failed", "removing") for d in deployments),
         )
 
     def _expired(self, moment: datetime) -> bool:
-        return any(
-            key.expires_at is not None and key.expires_at <= moment
-            for key in self.snapshot.by_id.values()
-        )
+        ends = (key.expires_at for key in self.snapshot.by_id.values())
+        return any(end is not None and end <= moment for end in ends)
 
     def _route(self, deployment: Deployment, notices: dict[tuple[str, int], Notice]) -> Route:
         running: dict[str, Any] = deployment.running
@@ -150,16 +145,20 @@ class Directory:
         algorithm = deployment.algorithm
         both = [notices.get((algorithm, running["version"])), notices.get((algorithm, 0))]
         notice = min((n for n in both if n), key=lambda n: n.sunset, default=None)
-        name = (running["app"], deployment.target, deployment.replicas, notice)
+        scaling = deployment.scaling
+        least = max(1, scaling.min_replicas) if scaling else deployment.replicas
+        name = (running["app"], deployment.target, least, notice)
         if name not in self._opened:
             manifest = Manifest.model_validate(running["manifest"])
             task = open_task(manifest)
             self._opened[name] = Route(
                 algorithm=deployment.algorithm, target=deployment.target, app=running["app"],
-                version=running["version"], replicas=deployment.replicas, manifest=manifest,
+                version=running["version"], replicas=least, manifest=manifest,
                 task=task, signature=task.signature(),
                 feature_service=str(manifest.options.get("feature_service", "")),
+                plan=pipeline_in(running["plan"]) if running.get("plan") else None,
                 notice=notice, headers=notice.headers if notice else (),
+                shared=bool(running.get("shared")),
             )  # fmt: skip
         return self._opened[name]
 
@@ -170,58 +169,67 @@ class Directory:
             except Exception:  # the last table keeps serving; the next look may succeed
                 log.exception("the directory could not be refreshed")
 
-    def identify(self, key: str, session: str = "") -> Key:
-        """Who shows this key (or this console session); NotSignedIn otherwise."""
-        if key:
-            found = self.snapshot.keys.get(key_digest(self._pepper, key))
-            if found is None:
-                raise BadKey(
-                    "This key is not known, or has ended.",
-                    hint="It looks mistyped." if is_mistyped(key) else "Ask for a new one.",
-                )
-            return found
-        if session and (key_id := read_session(self._pepper, session)):
-            found = self.snapshot.by_id.get(key_id)
-            if found is not None:
-                return found
-            raise BadKey("The key behind this session has ended.", hint="Sign in again.")
-        raise MissingKey("This call carries no key.", hint="Send: Authorization: Bearer cb_…")
+    def identify(self, key: str, session: str = "", peer: str = "", forwarded: str = "") -> Key:
+        """Who shows this key (or this console session), from where; NotSignedIn otherwise."""
+        opened = "" if key else self._callers.session_id(session)
+        if opened and opened not in self.snapshot.by_id:
+            self._look_again()  # who just signed in need not wait for the next look
+        return self._callers.identify(self.snapshot, key, session, peer, forwarded)
 
-    def purpose(self, key: Key, algorithm: str, stated: str) -> str:
-        """The purpose of a call that this key may make; Refused with the reason otherwise."""
-        purpose = stated or (key.purposes[0] if len(key.purposes) == 1 else "")
-        if not purpose:
-            known = ", ".join(key.purposes)
-            raise PurposeMissing(
-                "This key serves several purposes, and the call names none.",
-                hint=f"Send X-Purpose with one of: {known}.",
-            )
-        if purpose in key.purposes:
-            if key.department == PLATFORM and key.role == "admin" and purpose == OPERATION:
-                return purpose
-            held = self.snapshot.grants.get((key.department, algorithm), {})
-            if purpose in held and ((until := held[purpose]) is None or until > now()):
-                return purpose
-        raise NotGranted(
-            f"{key.department} has no grant for {algorithm[:63]} and the purpose {purpose[:63]!r}.",
-            hint="Ask the algorithm's owner or an admin for a grant.",
-        )
+    def permit(self, key: Key, algorithm: str, stated: str) -> Permit:
+        """What a call of this key is allowed; Refused with the reason otherwise."""
+        return permit(self.snapshot, self._may, key, algorithm, stated)
 
-    def _look_again(self, algorithm: str) -> list[Route] | None:
+    def level(self, route: Route) -> Level:
+        """How sensitive its answers are."""
+        return self.snapshot.levels.get(route, route.manifest.level)
+
+    def may_compose(self, owner: str, algorithm: str, purpose: str) -> None:
+        """NotGranted unless an owner of pipelines may let others call this algorithm."""
+        may_compose(self.snapshot, owner, algorithm, purpose)
+
+    def _look_again(self) -> None:
         """Whoever just saw a deployment start must not be refused for the rest of a refresh."""
         moment = time.monotonic()
         if moment - self._looked > LOOK_AGAIN_SECONDS:
             self._looked = moment
             with contextlib.suppress(Exception):  # the thread that watches reports it
                 self.load()
-        return self.snapshot.routes.get(algorithm)
 
-    def route(self, ref: Ref) -> Route:
-        """The deployment that answers for this reference; Retired after its sunset."""
+    def route(self, ref: Ref, ticket: str = "", department: str = "") -> Route:
+        """The deployment that answers for this reference; Retired after its sunset.
+
+        A department that is pinned to a version gets it while it runs. Where the algorithm's calls are split,
+        equal tickets come to the same deployment.
+        """
         route = self._find(ref)
+        pinned = self.snapshot.pins.get((department, ref.algorithm)) if department else None
+        if pinned and not ref.target and (stays := self._running(Ref(ref.algorithm, str(pinned)))):
+            route = stays
+        elif not ref.target and (traffic := self.snapshot.traffic.get(ref.algorithm)):
+            route = self._split(traffic, ticket) or route
         if route.notice is not None:
             route.notice.check()
         return route
+
+    def splits(self, ref: Ref) -> bool:
+        """Whether a split decides which deployment answers for this reference."""
+        if ref.target:
+            return False
+        traffic = self.snapshot.traffic.get(ref.algorithm)
+        return traffic is not None and bool(traffic.split)
+
+    def _split(self, traffic: Traffic, ticket: str) -> Route | None:
+        """The deployment that a ticket falls to; none when nothing is split, or it does not run."""
+        if not traffic.split:
+            return None
+        target = drawn(traffic.split, lot(traffic.algorithm, ticket))
+        return self.aside(traffic.algorithm, target)
+
+    def aside(self, algorithm: str, target: str) -> Route | None:
+        """A deployment that is asked besides or instead of the one that was called, if it runs."""
+        running = self.snapshot.routes.get(algorithm, ())
+        return next((route for route in running if route.target == target), None)
 
     def notice(self, ref: Ref) -> Notice | None:
         """The notice that an answer about this reference carries, an error too."""
@@ -231,14 +239,32 @@ class Directory:
         return self.snapshot.notices.get((ref.algorithm, ref.version or 0), whole)
 
     def _find(self, ref: Ref) -> Route:
-        found = self.snapshot.routes.get(ref.algorithm) or self._look_again(ref.algorithm)
+        route = self._running(ref)
+        if route is None:
+            self._look_again()
+            route = self._running(ref)
+        return route or self._missing(ref)
+
+    def _running(self, ref: Ref) -> Route | None:
+        found = self.snapshot.routes.get(ref.algorithm, ())
+        if not ref.target:
+            first = found[0] if found else None
+            return next((route for route in found if route.target == "champion"), first)
+        for route in found:
+            if ref.target == route.target or ref.version == route.version:
+                return route
+        return None
+
+    def _missing(self, ref: Ref) -> NoReturn:
+        """The reason why nothing answers for a reference."""
+        found = self.snapshot.routes.get(ref.algorithm)
         if not found:
             if notice := self.snapshot.notices.get((ref.algorithm, 0)):
                 notice.check()
             if state := self.snapshot.waiting.get(ref.algorithm):
                 raise NotReady(
-                    f"{ref.algorithm} is {state}.",
-                    hint=f"See why with: citybrain logs {ref.algorithm}",
+                    f"{ref.algorithm} does not answer (deployment: {state}).",
+                    hint=f"Its owner sees more with: citybrain logs {ref.algorithm}",
                 )
             if ref.algorithm in self.snapshot.known:
                 raise NotDeployed(
@@ -249,11 +275,6 @@ class Directory:
                 f"No algorithm is called {ref.algorithm!r}.",
                 hint="List them with: citybrain algorithms",
             )
-        if not ref.target:
-            return next((route for route in found if route.target == "champion"), found[0])
-        for route in found:
-            if ref.target == route.target or ref.version == route.version:
-                return route
         if notice := self.snapshot.notices.get((ref.algorithm, ref.version or 0)):
             notice.check()
         raise VersionNotFound(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from citybrain.core.addresses import Proxies
 from citybrain.core.errors import NotReady
 from citybrain.serving.gateway.messages import Disconnected, Receive, Scope, Send
 
@@ -16,26 +17,33 @@ CLAIMED = {b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"}
 """What a client may claim of itself; only we know where a request came from."""
 
 
+ADDRESS = "http://control"
+
+
 class Forwarder:
     """Streams a request there and its answer back."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(
+        self, socket: Path, what: str = "The control process", proxies: Proxies | None = None
+    ) -> None:
+        self._what = what
+        self._proxies = proxies or Proxies()
         transport = httpx.AsyncHTTPTransport(uds=str(socket), retries=2)
         self._client = httpx.AsyncClient(
             transport=transport,
-            base_url="http://control",
+            base_url=ADDRESS,
             timeout=httpx.Timeout(700, connect=5),  # a large model's admission takes minutes
             # It forwards for everybody, so it keeps the cookie of nobody.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward one request; NotReady while the control process is away."""
-        query = scope.get("query_string", b"")
-        url = httpx.URL(path=scope["path"], query=query or None)
+        """Forward one request; NotReady while nobody is there."""
+        # The path as it came: decoded here and once more over there, it would be another one.
+        path, query = scope["raw_path"], scope.get("query_string", b"")
+        url = httpx.URL(ADDRESS).copy_with(raw_path=path + b"?" + query if query else path)
         headers = [(k, v) for k, v in scope["headers"] if k not in HOP_BY_HOP | CLAIMED]
-        if scope.get("client"):
-            headers.append((b"x-forwarded-for", scope["client"][0].encode()))
+        headers += self._caller(scope)
 
         async def body() -> AsyncIterator[bytes]:
             more = True
@@ -54,7 +62,7 @@ class Forwarder:
             response = await self._client.send(request, stream=True)
         except httpx.TransportError as error:
             raise NotReady(
-                "The control process is being started.", hint="Repeat in a few seconds."
+                f"{self._what} is being started.", hint="Repeat in a few seconds."
             ) from error
         try:
             kept = [(k.lower(), v) for k, v in response.headers.raw if k.lower() not in HOP_BY_HOP]
@@ -70,6 +78,18 @@ class Forwarder:
             await send({"type": "http.response.body", "body": b""})
         finally:
             await response.aclose()
+
+    def _caller(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Whom the request comes from, and whether it came enciphered to a proxy of ours."""
+        if not scope.get("client"):
+            return []
+        given: dict[bytes, bytes] = dict(scope["headers"])
+        peer = scope["client"][0]
+        said = given.get(b"x-forwarded-for", b"")[:1000].decode("latin-1")
+        found = [(b"x-forwarded-for", self._proxies.caller(peer, said).encode())]
+        if self._proxies.trusts(peer) and given.get(b"x-forwarded-proto") in (b"http", b"https"):
+            found.append((b"x-forwarded-proto", given[b"x-forwarded-proto"]))
+        return found
 
     async def close(self) -> None:
         """Close the connections."""

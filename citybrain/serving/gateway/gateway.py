@@ -3,163 +3,164 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import os
-import secrets
+import math
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import NamedTuple
 
-import msgspec
-
-from citybrain.core.errors import CityBrainError, Unavailable, error_from
+from citybrain.core.errors import CityBrainError, error_from
 from citybrain.core.names import Ref
 from citybrain.core.schemas import Key
-from citybrain.core.settings import ServingSettings
-from citybrain.serving.gateway.coalescer import Coalescer, Waiting
-from citybrain.serving.gateway.directory import Directory, Route
-from citybrain.serving.problems import status_of
-from citybrain.serving.protocols import task as task_protocol
+from citybrain.serving.gateway.answered import Answered
+from citybrain.serving.gateway.closing import Closing
+from citybrain.serving.gateway.coalescer import Outcome, Waiting
+from citybrain.serving.gateway.directory import Directory
+from citybrain.serving.gateway.dispatch import Dispatch, Record
+from citybrain.serving.gateway.fair_queue import EMERGENCY
+from citybrain.serving.gateway.parts import in_parts
+from citybrain.serving.gateway.permits import Permit
+from citybrain.serving.gateway.repeats import Repeats
+from citybrain.serving.gateway.snapshot import Route
+from citybrain.serving.gateway.stops import Stops
+from citybrain.serving.gateway.traces import Tracer
 from citybrain.serving.wire import Call, Reply
-from citybrain.storage.journal import Admitted, JournalWriter, Settled
+from citybrain.storage.journal import Admitted
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[Route, list[Call]], Awaitable[list[Reply]]]
-Histories = Callable[[str, list[str]], Awaitable[list[Any]]]
 
+class Asked(NamedTuple):
+    """Who asks what, and how: a call without its bytes."""
 
-@dataclass(slots=True)
-class Record:
-    """What the journal writes about one call."""
-
-    admitted: Admitted
-    version: int
-    started: float
+    key: Key
+    ref: Ref
+    door: str
+    purpose: str = ""
+    """As the caller states it; empty: the key's only one."""
+    patience: float = math.inf
+    """Seconds after which the caller gives up; a call that still waits then reaches no model."""
+    gone: Callable[[], bool] | None = None
+    """Whether the caller has hung up; such a call reaches no model either."""
+    sticky: str = ""
+    """Where calls are split, those of one key with the same word come to the same deployment."""
+    traceparent: str = ""
+    """Whose trace the call is part of (W3C Trace Context)."""
+    repeat: str = ""
+    """The `Idempotency-Key`: the same call under it is made once."""
 
 
 class Gateway:
     """Purpose, route, features, coalescer, journal: the one data plane behind all doors."""
 
     def __init__(
-        self, directory: Directory, journal: JournalWriter, send: Send, histories: Histories,
-        settings: ServingSettings,
+        self, directory: Directory, dispatch: Dispatch, stops: Stops,
+        tracer: Tracer | None = None, repeats: Repeats | None = None,
     ) -> None:  # fmt: skip
+        self._repeats = repeats
         self.directory = directory
-        self._journal = journal
-        self._send = send
-        self._histories = histories
-        self._settings = settings
-        self._coalescers: dict[Route, Coalescer] = {}
-        self._count = itertools.count(secrets.randbits(32))
-        self._node = secrets.token_hex(4)
+        self.closing = Closing()
+        self._tracer = tracer
+        self._dispatch = dispatch
+        self._stops = stops
+        self.new_request_id = dispatch.new_request_id
+        self.room = dispatch.room
 
-    def new_request_id(self) -> str:
-        """32 hex digits that sort by time: milliseconds, this process, a counter."""
-        return f"{time.time_ns() // 1_000_000:012x}{self._node}{next(self._count) % 2**48:012x}"
+    def start(self, asked: Asked, call: Call, outcome: Outcome) -> tuple[Waiting, Route] | None:
+        """Send a call on its way; `outcome` gets the reply once it is settled in the journal.
 
-    async def infer(
-        self, key: Key, ref: Ref, call: Call, *, stated_purpose: str, door: str
-    ) -> tuple[Reply, Route]:
+        None, and nothing done, where the way has stops: `infer` goes it.
+        """
+        route = None
+        try:
+            permit, route = self._admitted(asked, call)
+            if asked.repeat or not permit.plain or self._stops.on_the_way(call, route, asked.ref):
+                return None
+            waiting = self._waiting(asked, call, route, permit, outcome)
+            try:
+                self._dispatch.submit(waiting, route)
+            except BaseException:
+                self._dispatch.release(waiting)
+                raise
+        except CityBrainError as error:
+            self.count_refused(error, asked, route.version if route else 0)
+            raise
+        return waiting, route
+
+    async def infer(self, asked: Asked, call: Call) -> Answered:
         """Answer one call, or raise the error that its door shows.
 
         Once admitted, a call is settled in the journal before this returns, answered or failed.
         """
-        purpose = self.directory.purpose(key, ref.algorithm, stated_purpose)
-        route = self.directory.route(ref)
-        started = time.perf_counter()
-        if call.codec == "task" and route.feature_service:
-            call = await self._with_features(call, route)
-        coalescer = self._coalescers.get(route) or self._open(route)
-        admitted = Admitted(
-            call.request_id, time.time_ns() // 1_000_000, key.id, key.department, ref.algorithm,
-            purpose, door,
-        )  # fmt: skip
-        loop = asyncio.get_running_loop()
-        waiting = Waiting(call, loop.create_future(), Record(admitted, route.version, started))
-        coalescer.submit(waiting)
-        self._journal.admit(admitted)
+        if asked.repeat and self._repeats is not None:
+            _, route = self._admitted(asked, call)
+            return await self._repeats.answer(asked, call, route, self.infer)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        started = self.start(asked, call, future)
+        if started is None:
+            permit, route = self._admitted(asked, call)
+            waiting = self._waiting(asked, call, route, permit, future)
+            try:
+                return await self._stops.answer(waiting, future, route, asked.ref)
+            finally:  # what was admitted gives it back when it is settled
+                self._dispatch.release(waiting)
         # When the client hangs up this wait ends; the frame still runs, and settles the call.
-        reply = await waiting.future
+        reply = await future
         if reply.code:
             raise error_from(reply.code, reply.body.decode(), reply.hint)
-        return reply, route
-
-    def _open(self, route: Route) -> Coalescer:
-        for old in [r for r in self._coalescers if (r.algorithm, r.target) == (
-            route.algorithm, route.target
-        )]:  # fmt: skip
-            del self._coalescers[old]  # what it carries still arrives; new calls go to the new
-        coalescer = Coalescer(
-            lambda calls: self._frame(route, calls), self._settle, self._settings,
-            replicas=route.replicas,
+        waiting, route = started
+        return Answered(
+            reply, route, waiting.timing(), "", waiting.headers, level=waiting.level,
+            waiting=waiting if reply.more else None,
         )  # fmt: skip
-        self._coalescers[route] = coalescer
-        return coalescer
 
-    async def _frame(self, route: Route, calls: list[Call]) -> list[Reply]:
-        try:
-            self._journal.flush()  # ADMITTED lines of this frame, in one write
-        except OSError as error:
-            raise Unavailable("The usage of this call cannot be recorded.") from error
-        return await self._send(route, calls)
+    def parts(self, answered: Answered) -> AsyncGenerator[Reply]:
+        """All parts of an answer, the first included, and then the whole."""
+        return in_parts(answered, self._dispatch)
 
-    def _settle(self, frame: list[Waiting], replies: list[Reply]) -> None:
-        ended = time.perf_counter()
-        moment = time.time_ns() // 1_000_000
-        for waiting, reply in zip(frame, replies, strict=True):
-            record = waiting.record
-            assert isinstance(record, Record)
-            status = status_of(error_from(reply.code, "")) if reply.code else 200
-            micros = int((ended - record.started) * 1e6)
-            a = record.admitted
-            self._journal.settle(
-                Settled(
-                    a.request_id,
-                    moment,
-                    a.key,
-                    a.department,
-                    a.algorithm,
-                    a.purpose,
-                    a.door,
-                    record.version,
-                    status,
-                    reply.rows,
-                    micros,
-                )
-            )
-        self._journal.flush()  # SERVED is in the kernel before the first byte leaves
+    def count_refused(
+        self, error: CityBrainError, asked: Asked | None = None, version: int = 0
+    ) -> None:
+        """Count what the ledger has no row of; names are counted only if they are registered."""
+        department, algorithm = "", ""
+        if asked is not None:
+            department = asked.key.department
+            if asked.ref.algorithm in self.directory.snapshot.known:
+                algorithm = asked.ref.algorithm
+        self._dispatch.refusals.count(department, algorithm, version, error.code)
 
-    async def _with_features(self, call: Call, route: Route) -> Call:
-        """Fill in the history of each entity that an item names; the model sees only values."""
-        if not call.content_type.startswith("application/json") and call.content_type:
-            return call
-        task: Any = route.task
-        items = task_protocol.items(call.body, task)
-        entities = task.entities(items)
-        if not entities:
-            return call
-        found = await self._histories(route.feature_service, entities)
-        values = [history[0] if history else None for history in found]
-        moments = [history[1] if history else None for history in found]
-        filled = task.fill(items, values, moments)
-        body = msgspec.json.encode({"inputs": filled})
-        return call._replace(body=body, content_type="application/json")
+    def _admitted(self, asked: Asked, call: Call) -> tuple[Permit, Route]:
+        """What the call is allowed, and the deployment that it goes to."""
+        self.closing.check()
+        permit = self.directory.permit(asked.key, asked.ref.algorithm, asked.purpose)
+        ticket = f"{asked.key.id}/{asked.sticky}" if asked.sticky else call.request_id
+        route = self.directory.route(asked.ref, ticket, asked.key.department)
+        permit.check_level(route, self.directory.level(route))
+        return permit, route
 
-    async def keep_journal(self) -> None:
-        """The timer's part of the journal, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._settings.journal_sync)
-            try:
-                self._journal.flush()
-                if (file := self._journal.unsynced) is not None:
-                    await loop.run_in_executor(None, os.fdatasync, file)
-                    self._journal.synced()
-            except OSError:
-                log.exception("the journal cannot be written")
+    def _waiting(
+        self, asked: Asked, call: Call, route: Route, permit: Permit, outcome: Outcome
+    ) -> Waiting:
+        purpose = permit.purpose
+        began = time.perf_counter()
+        key = asked.key
+        admitted = Admitted(
+            call.request_id, time.time_ns() // 1_000_000, key.id, key.department, route.algorithm,
+            purpose, asked.door,
+        )  # fmt: skip
+        trace = self._tracer.begin(asked.traceparent, began) if self._tracer else None
+        drawn = route if self.directory.splits(asked.ref) else None
+        till, taken = self._dispatch.till, None
+        if permit.meters and till is not None:
+            taken = till.take(permit, key.department, route.algorithm)
+            if not permit.plain:
+                call = call._replace(most=taken.most)
+        return Waiting(
+            call, outcome, Record(
+                admitted, route, began, trace, drawn, taken=taken, scenario=permit.scenario
+            ), key.department, purpose == EMERGENCY, asked.gone, began + asked.patience, began,
+            headers=taken.headers if taken else (), level=self.directory.level(route),
+        )  # fmt: skip
 
 
 def problem_of(error: BaseException) -> CityBrainError:

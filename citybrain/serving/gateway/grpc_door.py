@@ -2,135 +2,124 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from citybrain.core.errors import CityBrainError, Refused
-from citybrain.core.names import Ref, parse_ref
-from citybrain.core.schemas import Key
 from citybrain.core.settings import ServingSettings
 from citybrain.core.shelf import needs
-from citybrain.serving.gateway.asgi import describe, server_metadata
-from citybrain.serving.gateway.gateway import Gateway, problem_of
-from citybrain.serving.problems import GRPC, status_of
-from citybrain.serving.wire import Call
+from citybrain.serving.gateway.descriptions import server_metadata
+from citybrain.serving.gateway.gateway import Gateway
+from citybrain.serving.gateway.grpc_calls import Calls, end, error_of
+from citybrain.serving.gateway.grpc_stream import Stream
+from citybrain.serving.gateway.routes import GRPC
 
+PAUSE_SECONDS = 0.5
+STILL_SECONDS = 0.1
+"""How long no call has to come, and for how long at most that is waited for."""
+TOLD_SECONDS = 0.02
+"""Within which clients are told to go."""
 SERVICE = "inference.GRPCInferenceService"
+STREAMS = 256
+"""Calls at a time on one connection; a client's next ones wait at its own end."""
+IDLE_MS = 300_000
+"""After so long without a call a connection ends; clients open it again by themselves."""
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
 
-def grpc_server(gateway: Gateway, settings: ServingSettings, address: str) -> Any:
+def grpc_server(gateway: Gateway, settings: ServingSettings, address: str) -> GrpcServer:
     """A `grpc.aio` server for this gateway; several processes share the port."""
     with needs():
         import grpc
 
+    calls = Calls(gateway)
     handlers: dict[str, Handler] = {
         "ServerLive": _server_live,
-        "ServerReady": _Door(gateway).server_ready,
+        "ServerReady": calls.server_ready,
         "ServerMetadata": _server_metadata,
-        "ModelReady": _Door(gateway).model_ready,
-        "ModelMetadata": _Door(gateway).model_metadata,
-        "ModelInfer": _Door(gateway).model_infer,
+        "ModelReady": calls.model_ready,
+        "ModelMetadata": calls.model_metadata,
+        "ModelInfer": calls.model_infer,
+        "RepositoryIndex": calls.repository_index,
     }
+    pause = Pause()
     methods = {
-        name: grpc.unary_unary_rpc_method_handler(_shown(handler))
+        name: grpc.unary_unary_rpc_method_handler(_shown(handler, pause))
         for name, handler in handlers.items()
     }
+    methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(Stream(calls).answer)
+    methods = {name: methods[name] for name in GRPC}
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.max_body),
             ("grpc.max_send_message_length", -1),
-        ]
+            ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
+        ],
+        maximum_concurrent_rpcs=settings.max_grpc_calls,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     if server.add_insecure_port(address) == 0:
         raise OSError(f"{address} cannot be bound")
-    return server
+    return GrpcServer(server, pause)
 
 
-class _Door:
-    """The calls that ask the gateway."""
+class Pause:
+    """Keeps answers back for a moment, so that callers who wait for one send nothing meanwhile."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self) -> None:
+        self._over: asyncio.Event | None = None
+        self._arrived = 0.0
 
-    async def server_ready(self, body: bytes, context: Any) -> bytes:
-        from tritonclient.grpc import service_pb2 as pb
+    def arrived(self) -> None:
+        """A call came."""
+        self._arrived = time.monotonic()
 
-        ready = self._gateway.directory.snapshot.ready
-        return bytes(pb.ServerReadyResponse(ready=ready).SerializeToString())
+    async def passed(self) -> None:
+        """An answer is ready; it may leave when this returns."""
+        if self._over is not None:
+            await self._over.wait()
 
-    async def model_ready(self, body: bytes, context: Any) -> bytes:
-        from tritonclient.grpc import service_pb2 as pb
+    async def begin(self) -> None:
+        """Keep answers back, and return when no call comes any more, or after half a second."""
+        self._over = asyncio.Event()
+        until = time.monotonic() + PAUSE_SECONDS
+        while time.monotonic() < min(until, self._arrived + STILL_SECONDS):  # noqa: ASYNC110
+            await asyncio.sleep(STILL_SECONDS / 5)
 
-        request = pb.ModelReadyRequest.FromString(body)
-        ref, key, metadata = self._caller(request.name, request.version, context)
-        self._gateway.directory.purpose(key, ref.algorithm, metadata.get("x-purpose", ""))
-        self._give_notice(ref, context)
-        try:
-            self._gateway.directory.route(ref)
-            ready = True
-        except CityBrainError:
-            ready = False
-        return bytes(pb.ModelReadyResponse(ready=ready).SerializeToString())
-
-    async def model_metadata(self, body: bytes, context: Any) -> bytes:
-        from tritonclient.grpc import service_pb2 as pb
-
-        request = pb.ModelMetadataRequest.FromString(body)
-        ref, key, metadata = self._caller(request.name, request.version, context)
-        self._gateway.directory.purpose(key, ref.algorithm, metadata.get("x-purpose", ""))
-        self._give_notice(ref, context)
-        route = self._gateway.directory.route(ref)
-        response = pb.ModelMetadataResponse(
-            name=ref.algorithm, versions=[str(route.version)],
-            platform=f"citybrain_{route.manifest.runtime}",
-        )  # fmt: skip
-        for side, tensors in describe(route.signature).items():
-            for tensor in tensors:
-                getattr(response, side).add(**tensor)
-        return bytes(response.SerializeToString())
-
-    async def model_infer(self, body: bytes, context: Any) -> bytes:
-        from tritonclient.grpc import service_pb2 as pb
-
-        request = pb.ModelInferRequest.FromString(body)
-        ref, key, metadata = self._caller(request.model_name, request.model_version, context)
-        request_id = self._gateway.new_request_id()
-        context.set_trailing_metadata((("x-request-id", request_id),))
-        call = Call("grpc", body, -1, "", request_id)
-        purpose = metadata.get("x-purpose", "")
-        try:
-            reply, route = await self._gateway.infer(
-                key, ref, call, stated_purpose=purpose, door="oip-grpc"
-            )
-        except CityBrainError as error:
-            if not isinstance(error, Refused):
-                self._give_notice(ref, context)
-            raise
-        if route.notice is not None:
-            _add_trailer(context, *route.notice.trailer)
-        return reply.body
-
-    def _give_notice(self, ref: Ref, context: Any) -> None:
-        if notice := self._gateway.directory.notice(ref):
-            _add_trailer(context, *notice.trailer)
-
-    def _caller(self, name: str, version: str, context: Any) -> tuple[Ref, Key, dict[str, str]]:
-        metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
-        scheme, _, token = metadata.get("authorization", "").partition(" ")
-        key = self._gateway.directory.identify(token if scheme.lower() == "bearer" else "")
-        return (
-            parse_ref(f"{name.partition('@')[0]}@{version}" if version else name),
-            key,
-            metadata,
-        )
+    def end(self) -> None:
+        """Let them leave."""
+        if self._over is not None:
+            self._over.set()
 
 
-def _add_trailer(context: Any, *pairs: tuple[str, str]) -> None:
-    """Trailing metadata beside what was set before."""
-    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *pairs))
+class GrpcServer:
+    """The server of this door, which ends without cancelling a call.
+
+    gRPC's own server tells its clients to go, and cancels whatever they send until they have heard
+    it. So answers are kept back for that moment: a client hears it before it sends its next call.
+    """
+
+    def __init__(self, server: Any, pause: Pause) -> None:
+        self._server = server
+        self._pause = pause
+
+    async def start(self) -> None:
+        """Take calls from now on."""
+        await self._server.start()
+
+    async def stop(self, seconds: float | None) -> None:
+        """Take no more, and answer those under way within the seconds that there are."""
+        if seconds is None:
+            await self._server.stop(None)
+            return
+        await self._pause.begin()
+        stopping = asyncio.create_task(self._server.stop(seconds))
+        await asyncio.sleep(TOLD_SECONDS)
+        self._pause.end()
+        await stopping
 
 
 async def _server_live(_: bytes, __: Any) -> bytes:
@@ -145,22 +134,18 @@ async def _server_metadata(_: bytes, __: Any) -> bytes:
     return bytes(pb.ServerMetadataResponse(**server_metadata()).SerializeToString())
 
 
-def _shown(handler: Handler) -> Handler:
+def _shown(handler: Handler, pause: Pause) -> Handler:
     """Errors as gRPC status codes, with the stable code in the trailing metadata."""
 
     async def call(body: bytes, context: Any) -> bytes:
-        from google.protobuf.message import DecodeError
-        from grpc import StatusCode
-
-        codes = {code.value[0]: code for code in StatusCode}
+        pause.arrived()
         try:
-            return await handler(body, context)
-        except DecodeError:
-            await context.abort(StatusCode.INVALID_ARGUMENT, "The message cannot be decoded.")
+            answer = await handler(body, context)
+            await pause.passed()
+            return answer
         except Exception as reason:
-            error = problem_of(reason)
-            _add_trailer(context, ("citybrain-code", error.code))
-            await context.abort(codes[GRPC.get(status_of(error), 13)], str(error))
+            await pause.passed()
+            await end(context, error_of(reason))
         raise AssertionError("unreachable")
 
     return call

@@ -6,6 +6,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -21,24 +22,8 @@ from citybrain.core.tensors import (
     datatype,
     elements,
 )
-
-
-class Parameters(msgspec.Struct, frozen=True):
-    """Only the parameters that mean something here; others are ignored, as the protocol asks."""
-
-    binary_data_size: int | None = None
-    binary_data: bool = False
-    binary_data_output: bool = False
-
-
-class InputTensor(msgspec.Struct):
-    """One input; `data` is absent when its bytes follow the JSON."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: msgspec.Raw = msgspec.Raw(b"")
-    parameters: Parameters = Parameters()
+from citybrain.serving.protocols.json_tensors import InputTensor, Parameters, from_json, shaped
+from citybrain.serving.protocols.large_json import LARGE, read_large
 
 
 class OutputWish(msgspec.Struct):
@@ -57,21 +42,47 @@ class InferRequest(msgspec.Struct):
     parameters: Parameters = Parameters()
 
 
+class InferResponse(msgspec.Struct):
+    """The part of an answer that holds tensors."""
+
+    outputs: list[InputTensor]
+
+
+HALVES = (DTYPES["FP16"], DTYPES["BF16"])
 _decoder = msgspec.json.Decoder(InferRequest)
-_numbers: msgspec.json.Decoder[list[float]] = msgspec.json.Decoder(list[float])
-_integers: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
-_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_answer_decoder = msgspec.json.Decoder(InferResponse)
 
 
-def decode(body: bytes, header_length: int) -> tuple[InferRequest, Tensors]:
+def decode(body: bytes | memoryview, header_length: int) -> tuple[InferRequest, Tensors]:
     """The request and its tensors; InvalidInput names what is wrong."""
     if header_length > len(body) or header_length < -1:
         raise BadJson("Inference-Header-Content-Length is longer than the body.")
     head = body if header_length == -1 else body[:header_length]
+    if header_length == -1 and len(body) >= LARGE and (large := read_large(body)) is not None:
+        plain, values = large
+        with contextlib.suppress(msgspec.ValidationError):  # said better below
+            request = msgspec.convert(plain, InferRequest)
+            return request, _tensors(request.inputs, body, header_length, values)
     request = parse(_decoder, head)
+    return request, _tensors(request.inputs, body, header_length)
+
+
+def answer(body: bytes, header_length: int) -> Tensors:
+    """The tensors of what `encode` wrote."""
+    head = body if header_length == -1 else body[:header_length]
+    return _tensors(parse(_answer_decoder, head).outputs, body, header_length)
+
+
+def _tensors(
+    described: list[InputTensor],
+    body: bytes | memoryview,
+    header_length: int,
+    values: list[Array] | None = None,
+) -> Tensors:
+    """`values`: what the `data` of each input hold, where they were read already."""
     tensors: Tensors = {}
     offset = header_length
-    for tensor in request.inputs:
+    for number, tensor in enumerate(described):
         if tensor.name in tensors:
             raise BadTensor(f"The input {tensor.name[:80]!r} appears twice.")
         if tensor.datatype not in DTYPES:
@@ -80,22 +91,37 @@ def decode(body: bytes, header_length: int) -> tuple[InferRequest, Tensors]:
                 f"Input {tensor.name[:80]!r} has the datatype {tensor.datatype[:20]!r}.",
                 hint=f"Datatypes are: {known}.",
             )
+        refuse_extensions(tensor.name, tensor.parameters)
         size = tensor.parameters.binary_data_size
+        if size is not None and (tensor.data or values is not None):
+            raise BadTensor(f"Input {tensor.name[:80]!r} has `data` and `binary_data_size`.")
         if size is not None:
             if header_length == -1 or size < 0 or offset + size > len(body):
                 raise BadTensor(f"Input {tensor.name[:80]!r} ends behind the end of the body.")
             tensors[tensor.name] = from_bytes(tensor, memoryview(body)[offset : offset + size])
             offset += size
+        elif values is not None:
+            tensors[tensor.name] = shaped(tensor, values[number])
         elif not tensor.data:
             raise BadTensor(f"Input {tensor.name[:80]!r} has no data.")
         else:
-            tensors[tensor.name] = _from_json(tensor, tensor.data)
+            tensors[tensor.name] = from_json(tensor, tensor.data)
     if header_length != -1 and offset != len(body):
         raise BadTensor(f"{len(body) - offset} bytes of the body belong to no input.")
-    return request, tensors
+    return tensors
 
 
-def parse(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
+def refuse_extensions(name: str, asked: Parameters) -> None:
+    """BadTensor for what changes the meaning of a call and is not served, rather than ignored."""
+    for extension in ("classification", "shared_memory_region"):
+        if getattr(asked, extension) is not None:
+            raise BadTensor(
+                f"Tensor {name[:80]!r} asks for the extension {extension!r}, which is not served.",
+                hint="GET /v2 lists the extensions.",
+            )
+
+
+def parse(decoder: msgspec.json.Decoder[Any], data: bytes | memoryview) -> Any:
     """Decode JSON; every way of being wrong becomes a BadJson that names the place."""
     try:
         return decoder.decode(data)
@@ -117,6 +143,8 @@ def from_bytes(tensor: InputTensor, data: memoryview) -> Array:
             f"Input {tensor.name[:80]!r} of shape {list(shape)} needs {count * dtype.itemsize} "
             f"bytes of {tensor.datatype}, not {len(data)}."
         )
+    if tensor.datatype == "BOOL":  # any byte but zero is true; numpy would keep the byte
+        return np.frombuffer(data, np.uint8).astype(np.bool_).reshape(shape)
     return np.frombuffer(data, dtype).reshape(shape)
 
 
@@ -136,67 +164,16 @@ def _split_bytes(name: str, data: memoryview, count: int) -> list[bytes]:
     return values
 
 
-def _from_json(tensor: InputTensor, raw: msgspec.Raw) -> Array:
-    shape = tuple(tensor.shape)
-    count = elements(shape)
-    dtype = DTYPES[tensor.datatype]
-    try:
-        if dtype.kind == "f":
-            flat = np.array(_flat(raw, _numbers), dtype=np.float64)
-        elif dtype.kind in "iu":
-            flat = np.array(_flat(raw, _integers), dtype=dtype)
-        elif dtype.kind == "b":
-            flat = np.array(_flat(raw, _anything))
-            if flat.size and flat.dtype.kind != "b":
-                raise BadTensor(f"Input {tensor.name[:80]!r} must hold true or false.")
-        else:
-            return _texts(tensor, _flat(raw, _anything), shape, count)
-    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadTensor(
-            f"The data of input {tensor.name[:80]!r} are not {tensor.datatype} values."
-        ) from error
-    if flat.size != count:
-        raise BadTensor(
-            f"Input {tensor.name[:80]!r} of shape {list(shape)} needs {count} values, "
-            f"not {flat.size}."
-        )
-    with np.errstate(over="ignore"):  # too large becomes infinity, which the signature refuses
-        return flat.astype(dtype, copy=False).reshape(shape)
-
-
-def _flat(raw: msgspec.Raw, decoder: msgspec.json.Decoder[Any]) -> list[Any]:
-    """Values of a flat or nested list; nested ones must be regular."""
-    try:
-        values = decoder.decode(raw)
-    except msgspec.ValidationError:
-        values = _anything.decode(raw)
-    if not isinstance(values, list):
-        raise ValueError("not a list")  # noqa: TRY004 - bad data, as below
-    while values and isinstance(values[0], list):
-        width = len(values[0])
-        if any(not isinstance(value, list) or len(value) != width for value in values):
-            raise ValueError("ragged")
-        values = [item for value in values for item in value]
-    return decoder.decode(orjson.dumps(values)) if decoder is not _anything else values
-
-
-def _texts(tensor: InputTensor, values: list[Any], shape: tuple[int, ...], count: int) -> Array:
-    if any(not isinstance(value, str) for value in values):
-        raise BadTensor(f"Input {tensor.name[:80]!r} must hold strings.")
-    if len(values) != count:
-        raise BadTensor(f"Input {tensor.name[:80]!r} needs {count} strings, not {len(values)}.")
-    return bytes_array([value.encode() for value in values], shape)
-
-
 def encode(request: InferRequest, outputs: Tensors, name: str, version: str) -> tuple[bytes, int]:
     """The answer: JSON, with the tensors that the caller wants binary behind it."""
-    wishes = {wish.name: wish.parameters.binary_data for wish in request.outputs}
-    for wish in wishes:
+    wishes = {wish.name: wish.parameters for wish in request.outputs}
+    for wish, asked in wishes.items():
         if wish not in outputs:
             raise BadTensor(
                 f"There is no output {wish[:80]!r}.",
                 hint=f"Outputs are: {', '.join(outputs)}.",
             )
+        refuse_extensions(wish, asked)
     default = request.parameters.binary_data_output
     described: list[dict[str, Any]] = []
     tail: list[bytes] = []
@@ -206,7 +183,8 @@ def encode(request: InferRequest, outputs: Tensors, name: str, version: str) -> 
         entry: dict[str, Any] = {
             "name": key, "datatype": datatype(array), "shape": array.shape,
         }  # fmt: skip
-        if wishes.get(key, default):
+        asked_binary = wishes[key].binary_data if wishes else None
+        if default if asked_binary is None else asked_binary:
             raw = to_bytes(array)
             entry["parameters"] = {"binary_data_size": len(raw)}
             tail.append(raw)
@@ -237,6 +215,6 @@ def to_bytes(array: Array) -> bytes:
 def _to_json(array: Array) -> Any:
     if array.dtype == np.object_:
         return [value.decode(errors="replace") for value in array.ravel()]
-    if array.dtype == np.float16:
+    if array.dtype in HALVES:  # JSON's writer knows no half precision; FP32 holds both exactly
         array = array.astype(np.float32)
     return np.ascontiguousarray(array).ravel()

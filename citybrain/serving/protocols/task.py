@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,8 @@ from citybrain.serving.protocols.oip import parse
 
 MAX_ITEMS = 4096
 MAX_FILES = 64
+# A line in the replica's log for each broken form would let a caller fill the disk.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @cache
@@ -81,13 +84,17 @@ def _files(body: bytes, content_type: str) -> list[bytes]:
     return [part.getvalue() for part in parts]
 
 
-def encode(results: list[Any], algorithm: str, version: str, request_id: str) -> bytes:
-    """`{algorithm, version, request_id, results}`."""
+def encode(
+    results: list[Any], algorithm: str, version: str, request_id: str,
+    part: dict[str, float] | None = None,
+) -> bytes:  # fmt: skip
+    """`{algorithm, version, request_id, results}`, and of a part what it says of itself."""
     return msgspec.json.encode(
         {
             "algorithm": algorithm,
             "version": int(version),
             "request_id": request_id,
+            **(part or {}),
             "results": results,
         }
     )
