@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from citybrain.core.errors import error_from
 from citybrain.core.schemas import (
     Algorithm,
     AlgorithmPage,
+    Conversion,
     Deployment,
     Evaluation,
+    NewConversion,
     NewDeployment,
     NewEvaluation,
     PlatformStatus,
+    Scaling,
     ScenarioInfo,
     Version,
 )
+from citybrain.core.schemas.conversions import FormKind
 from citybrain.sdk.departments import DepartmentCalls
+from citybrain.sdk.grants import GrantCalls
+from citybrain.sdk.jobs import JobCalls
 from citybrain.sdk.lifecycle import LifecycleCalls
+from citybrain.sdk.predictions import PredictionCalls
+from citybrain.sdk.rollouts import RolloutCalls
 from citybrain.sdk.upload import form_of
+from citybrain.sdk.users import UserCalls
 
 Watch = Callable[[float, str], None]
 ADMISSION_SECONDS = 700.0
@@ -31,7 +39,9 @@ def _unwatched(_: float, __: str) -> None:
     return
 
 
-class CityBrain(LifecycleCalls, DepartmentCalls):
+class CityBrain(
+    LifecycleCalls, RolloutCalls, PredictionCalls, DepartmentCalls, UserCalls, GrantCalls, JobCalls
+):
     """Every route of the platform as a method; use it as a context manager or `close` it.
 
     >>> with CityBrain("http://127.0.0.1:8080", key) as city:      # doctest: +SKIP
@@ -46,6 +56,14 @@ class CityBrain(LifecycleCalls, DepartmentCalls):
         path = f"/v1/algorithms/{name}/predict"
         found: dict[str, Any] = self.call("POST", path, json={"inputs": inputs}, headers=headers)
         return found
+
+    def predict_in_parts(
+        self, name: str, inputs: list[Any], *, purpose: str = ""
+    ) -> Iterator[dict[str, Any]]:
+        """Each part of the answer when it is ready (`part`, `row`, `results`), the whole at the end."""
+        headers = {"x-purpose": purpose} if purpose else {}
+        path = f"/v1/algorithms/{name}/predict"
+        yield from self._events("POST", path, json={"inputs": inputs}, headers=headers)
 
     def predict_files(self, name: str, files: list[Path], *, purpose: str = "") -> dict[str, Any]:
         """The same for images or sounds in files."""
@@ -91,10 +109,21 @@ class CityBrain(LifecycleCalls, DepartmentCalls):
         path, form = f"/api/v1/algorithms/{name}/versions", form_of(source, metrics, card)
         return self._one(Version, "POST", path, timeout=ADMISSION_SECONDS, **form)
 
-    def to_int8(self, name: str, version: int) -> Version:
-        """The INT8 form of a version as the next version."""
-        path = f"/api/v1/algorithms/{name}/versions/{version}/int8"
-        return self._one(Version, "POST", path, timeout=ADMISSION_SECONDS)
+    def convert(
+        self, name: str, target: str, form: FormKind = "onnx", scenario: str = "", *,
+        wait: bool = True,
+    ) -> Conversion:  # fmt: skip
+        """Make another form of a version and wait for it; a failed conversion raises its error."""
+        body = NewConversion(form=form, scenario=scenario).model_dump()
+        path = f"/api/v1/algorithms/{name}/versions/{target}/conversions"
+        found = self._one(Conversion, "POST", path, json=body)
+        if not wait:
+            return found
+        return self._finished(Conversion, f"/api/v1/conversions/{found.id}")
+
+    def conversions(self, algorithm: str = "") -> list[Conversion]:
+        """Conversions, newest first."""
+        return self._many(Conversion, "/api/v1/conversions", algorithm=algorithm)
 
     def admission(self, name: str, version: int) -> dict[str, Any]:
         """What admission saw of a version: kind, conversion, parity, speed, scan."""
@@ -118,16 +147,11 @@ class CityBrain(LifecycleCalls, DepartmentCalls):
         body = NewEvaluation(algorithm=algorithm, target=target, data=data).model_dump()
         path = f"/api/v1/scenarios/{scenario}/evaluations"
         found = self._one(Evaluation, "POST", path, json=body)
-        while found.state in ("waiting", "running"):
-            time.sleep(0.3)
-            found = self._one(Evaluation, "GET", f"/api/v1/evaluations/{found.id}")
-            watch(found.progress, f"evaluating {algorithm}")
-        if found.state == "failed":
-            error = found.error
-            raise error_from(
-                error.get("code", "error"), error.get("message", ""), error.get("hint", "")
-            )
-        return found
+        return self._finished(
+            Evaluation,
+            f"/api/v1/evaluations/{found.id}",
+            lambda seen: watch(seen.progress, f"evaluating {algorithm}"),
+        )
 
     # Deployments
 
@@ -136,10 +160,20 @@ class CityBrain(LifecycleCalls, DepartmentCalls):
         return self._many(Deployment, "/api/v1/deployments")
 
     def deploy(
-        self, name: str, target: str = "champion", replicas: int = 1, *, wait: float = 120.0
-    ) -> Deployment:
-        """Ask for a deployment and wait until it runs or failed."""
-        body = NewDeployment(target=target, replicas=replicas).model_dump()
+        self, name: str, target: str = "champion", replicas: int | None = None, *,
+        scaling: Scaling | None = None, shared: bool = False, cpus: int = 1, gpus: float = 0.0,
+        wait: float = 120.0,
+    ) -> Deployment:  # fmt: skip
+        """Ask for a deployment and wait until it runs or failed.
+
+        `replicas` fixes how many answer (nothing: 1); `scaling` lets the number follow the load;
+        `shared` puts it into one replica with other light algorithms; each replica has `cpus` and
+        `gpus` (a share of one, or a whole number).
+        """
+        new = NewDeployment(
+            target=target, replicas=replicas, scaling=scaling, shared=shared, cpus=cpus, gpus=gpus
+        )
+        body = new.model_dump()
         found = self._one(Deployment, "PUT", f"/api/v1/deployments/{name}", json=body)
         deadline = time.monotonic() + wait
         while found.state in ("waiting", "starting") and time.monotonic() < deadline:

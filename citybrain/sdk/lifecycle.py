@@ -12,6 +12,7 @@ from citybrain.core.schemas import (
     NewPromotion,
     NewRetirement,
     Promotion,
+    PromotionNotice,
     Retirement,
     Version,
     VersionEnd,
@@ -24,11 +25,28 @@ class LifecycleCalls(Transport):
     """What happens to versions between their registration and their end."""
 
     def promote(
+        self, name: str, version: int | None = None, alias: str = "champion", source: str = "",
+        *, expected: int | None = None,
+    ) -> Promotion:  # fmt: skip
+        """Ask for a version, or for the one behind the alias `source`, behind an alias.
+
+        With `expected`, only if the alias still points to that version (0: to none).
+        """
+        new = NewPromotion(version=version, alias=alias, source=source, expected=expected)
+        path = f"/api/v1/algorithms/{name}/promotions"
+        return self._one(Promotion, "POST", path, json=new.model_dump())
+
+    def promotion_notice(
         self, name: str, version: int | None = None, alias: str = "champion", source: str = ""
-    ) -> Promotion:
-        """Ask for a version, or for the one behind the alias `source`, behind an alias."""
-        body = NewPromotion(version=version, alias=alias, source=source).model_dump()
-        return self._one(Promotion, "POST", f"/api/v1/algorithms/{name}/promotions", json=body)
+    ) -> PromotionNotice:
+        """What that promotion would change and who called lately; nothing is asked for."""
+        new = NewPromotion(version=version, alias=alias, source=source)
+        path = f"/api/v1/algorithms/{name}/promotions/dry-run"
+        return self._one(PromotionNotice, "POST", path, json=new.model_dump())
+
+    def promotion(self, promotion_id: str) -> Promotion:
+        """One promotion."""
+        return self._one(Promotion, "GET", f"/api/v1/promotions/{promotion_id}")
 
     def approve(self, promotion_id: str) -> Promotion:
         """Approve somebody's promotion."""
