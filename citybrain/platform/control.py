@@ -13,52 +13,104 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from citybrain import __version__
-from citybrain.core.errors import BadJson, CityBrainError, InvalidInput, NotFound, TooLarge
+from citybrain.core.categories import Ban
+from citybrain.core.errors import (
+    BadJson,
+    CityBrainError,
+    ForbiddenCategory,
+    InvalidInput,
+    NotFound,
+    TooLarge,
+)
+from citybrain.core.home import reserve_socket
 from citybrain.core.settings import Settings
-from citybrain.platform.api import algorithms, lifecycle, people, running, signers
+from citybrain.platform.api import (
+    algorithms,
+    audits,
+    bills,
+    grants,
+    jobs,
+    lifecycle,
+    people,
+    predictions,
+    quotas,
+    rollouts,
+    running,
+    scenarios,
+    signers,
+    users,
+)
+from citybrain.platform.api.access import key_of, may
+from citybrain.platform.api.declared import open_paths
 from citybrain.platform.console import pages
 from citybrain.platform.logs import log_to
+from citybrain.platform.tracking.door import Door
+from citybrain.platform.tracking.server import PREFIX
 from citybrain.platform.wiring import ControlPlane, build
 from citybrain.serving.problems import problem_body, status_of
 
 log = logging.getLogger(__name__)
+Next = Callable[[Request], Awaitable[Response]]
 MAX_JSON = 1 << 20
 
 
 def create_app(plane: ControlPlane) -> FastAPI:
     """The control API and the console over a control plane."""
+    door = Door(plane)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
         plane.reconciler.start()
         plane.evaluation.start()
+        plane.conversion.start()
+        plane.jobs.start()
         threading.Thread(target=_apply_features, args=(plane,), daemon=True).start()
-        for work, pause in ((lambda: _load(plane), 0.5), (plane.projection.run, _poll(plane))):
+        for work, pause in (
+            (lambda: _load(plane), 0.5), (plane.projection.run, _poll(plane)),
+            (plane.rollouts.step, 1.0), (plane.repeats.purge, 600.0),
+            (plane.audits.run, 60.0),
+            (plane.notices.grants_that_end, 3600.0), (plane.predictions.run, plane.predictions.pause),
+        ):  # fmt: skip
             threading.Thread(target=_repeat, args=(work, pause, stop), daemon=True).start()
         yield
         stop.set()
+        await door.close()
         plane.reconciler.close()
         plane.evaluation.close()
+        plane.jobs.close()
 
     app = FastAPI(
         title="citybrain",
         version=__version__,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.plane = plane
-    for module in (algorithms, lifecycle, people, running, signers):
+    for module in (
+        algorithms, audits, bills, scenarios, grants, lifecycle, people, predictions, quotas,
+        rollouts, running, signers, users,
+    ):  # fmt: skip
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(running.data_router)
+    app.include_router(running.metrics_router)
+    app.include_router(bills.rating_router)
+    for path in (PREFIX, PREFIX + "/{path:path}"):
+        app.router.routes.append(Route(path, door, include_in_schema=False))
+    app.include_router(jobs.router)
     pages.mount(app)
+    app.get("/api/openapi.json", include_in_schema=False, dependencies=[may("api.read")])(
+        app.openapi
+    )
     _show_errors(app)
-    app.middleware("http")(_strict_json)
+    app.middleware("http")(_first_look(open_paths(app)))
     return app
 
 
@@ -68,11 +120,15 @@ def _poll(plane: ControlPlane) -> float:
 
 def _load(plane: ControlPlane) -> None:
     plane.truths.usage.load(plane.truths.home.journal)
+    plane.keeper.run()  # in this thread, so that nothing is folded while it compares
 
 
 def _apply_features(plane: ControlPlane) -> None:
     try:
-        plane.features.apply()  # imports Feast, which takes seconds: nobody waits for it
+        bans = [Ban(f.category, f.joined, f.reason) for f in plane.controls.forbidden()]
+        plane.features.apply(bans)  # imports Feast, which takes seconds: nobody waits for it
+    except ForbiddenCategory as error:
+        log.error("the feature store stays as it was: %s", error)
     except Exception:
         log.exception("the feature store could not be set up")
 
@@ -86,9 +142,21 @@ def _repeat(work: Callable[[], None], pause: float, stop: threading.Event) -> No
             log.exception("background work failed, will repeat")
 
 
-async def _strict_json(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
+def _first_look(is_open: Callable[[str], bool]) -> Callable[[Request, Next], Awaitable[Response]]:
+    """What is looked at before a body is read: who sends it, and that it is JSON if it says so."""
+
+    async def look(request: Request, call_next: Next) -> Response:
+        if request.method not in ("GET", "HEAD") and not is_open(request.url.path):
+            try:
+                await run_in_threadpool(key_of, request)
+            except CityBrainError as error:
+                return _problem(error)
+        return await _strict_json(request, call_next)
+
+    return look
+
+
+async def _strict_json(request: Request, call_next: Next) -> Response:
     """Refuse what Python's own JSON parser lets through: NaN, 1e999, lone surrogates."""
     if request.headers.get("content-type", "").startswith("application/json"):
         body = await request.body()
@@ -144,7 +212,7 @@ def main() -> None:
     log_to(home / "logs" / "control.log")
     plane = build(settings)
     socket = plane.truths.home.control_socket
-    socket.unlink(missing_ok=True)
+    reserve_socket(socket)
     config = uvicorn.Config(
         create_app(plane), uds=str(socket), log_config=None, access_log=False, lifespan="on",
         server_header=False, timeout_graceful_shutdown=5,

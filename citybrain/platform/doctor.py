@@ -79,7 +79,7 @@ def _disk(home: Home) -> Finding:
 
 
 def _secrets(home: Home) -> list[Finding]:
-    paths = [home.admin_key, home.pepper, *home.pepper.parent.glob("ray*")]
+    paths = [home.admin_key, home.auditor_key, home.pepper, *home.pepper.parent.glob("ray*")]
     open_files = [
         path.name for path in paths if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
     ]

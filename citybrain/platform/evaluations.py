@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import queue
 import subprocess
 import sys
 import threading
@@ -16,27 +14,28 @@ from citybrain.core.names import Ref
 from citybrain.core.schemas import Actor, Evaluation, NewEvaluation
 from citybrain.core.settings import child_environment
 from citybrain.evaluation.scenario import find_scenario
+from citybrain.platform.job_thread import JobThread
 from citybrain.registry.catalogue import Catalogue
 from citybrain.storage.records.evaluations import Evaluations
 
-log = logging.getLogger(__name__)
 TIMEOUT = 3600.0
 
 
-class EvaluationDesk:
+class EvaluationDesk(JobThread):
     """Takes evaluations in and works them off on a thread."""
 
+    what = "evaluation"
+
     def __init__(self, evaluations: Evaluations, catalogue: Catalogue, home: Home) -> None:
+        super().__init__()
         self._evaluations = evaluations
         self._catalogue = catalogue
         self._home = home
-        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._child: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
-        """Begin to work; what a crash interrupted is marked as failed first."""
+    def recover(self) -> list[str]:
         self._evaluations.fail_interrupted()
-        threading.Thread(target=self._work, name="evaluations", daemon=True).start()
+        return []
 
     def close(self) -> None:
         """End the evaluation that runs."""
@@ -49,40 +48,30 @@ class EvaluationDesk:
         version = self._catalogue.resolve(Ref(new.algorithm, new.target))
         self._catalogue.folder(new.algorithm, version)
         asked = self._evaluations.start(scenario.name, new.algorithm, version, new.data, actor)
-        self._queue.put(asked.id)
+        self.put(asked.id)
         return asked
 
-    def _work(self) -> None:
-        while True:
-            evaluation_id = self._queue.get()
-            try:
-                self._run(self._evaluations.get(evaluation_id))
-            except CityBrainError as error:
-                self._fail(evaluation_id, error.code, error.message, error.hint)
-            except Exception:
-                log.exception("evaluation %s failed", evaluation_id)
-                self._fail(evaluation_id, "error", "The evaluation failed; see logs/control.log.")
-
-    def _fail(self, evaluation_id: str, code: str, message: str, hint: str = "") -> None:
+    def fail(self, job: str, code: str, message: str, hint: str = "") -> None:
         error = {"code": code, "message": message, "hint": hint}
-        self._evaluations.change(evaluation_id, state="failed", error=error)
+        self._evaluations.change(job, state="failed", error=error)
 
-    def _run(self, asked: Evaluation) -> None:
+    def run(self, job: str) -> None:
+        asked = self._evaluations.get(job)
         folder, digest = self._catalogue.folder(asked.algorithm, asked.version)
-        job: dict[str, Any] = {
+        told: dict[str, Any] = {
             "scenario": asked.scenario, "scenarios": str(self._home.scenarios),
             "folder": str(folder), "digest": digest, "data": asked.data,
         }  # fmt: skip
         champion = self._catalogue.algorithm(asked.algorithm).aliases.get("champion")
         if champion and champion != asked.version:
-            job["champion_folder"], job["champion_digest"] = map(
+            told["champion_folder"], told["champion_digest"] = map(
                 str, self._catalogue.folder(asked.algorithm, champion)
             )
         self._evaluations.change(asked.id, state="running")
-        result = self._child_result(asked.id, job)
+        result = self._child_result(asked.id, told)
         if "error" in result:
             error = result["error"]
-            self._fail(asked.id, error["code"], error["message"], error["hint"])
+            self.fail(asked.id, error["code"], error["message"], error["hint"])
             return
         report = result["report"]
         values = {name: found["value"] for name, found in report["metrics"].items()}

@@ -8,6 +8,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from citybrain.core.home import Home
+from citybrain.core.schemas import Deployment
+from citybrain.serving.shared import SHARED
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TAIL_BYTES = 256 << 10
@@ -22,10 +24,11 @@ def log_to(path: Path) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def replica_log(home: Home, algorithm: str, target: str, lines: int) -> list[str]:
+def replica_log(home: Home, deployment: Deployment, lines: int) -> list[str]:
     """The end of the newest replica logs of a deployment, as Ray Serve wrote them."""
     folder = home.ray / "session_latest" / "logs" / "serve"
-    pattern = f"replica_{algorithm}.{target}.v*"
+    app = f"{SHARED}_" if deployment.shared else f"{deployment.algorithm}.{deployment.target}.v"
+    pattern = f"replica_{app}*"
     found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
     text: list[str] = []
     for path in found[-2:]:

@@ -28,7 +28,7 @@ max_batch: 64                # rows in one model call
 options:                     # what the task asks for
 {options}
 level: internal              # public, internal, sensitive or personal: what its data are
-purposes: []                 # what it was made for; empty: anything
+purposes: []                 # what it was made for and may be granted for; empty: anything
 limits: []                   # where it should not be used, a sentence each
 training_data: ""            # what it was trained on, for people
 contact: ""                  # whom to ask

@@ -12,6 +12,7 @@ import psutil
 from citybrain import __version__
 from citybrain.core.home import Home, write_private
 from citybrain.core.schemas import PlatformStatus
+from citybrain.platform.tracking.server import PREFIX
 from citybrain.registry.tracker import tracking_uri
 
 if TYPE_CHECKING:
@@ -37,6 +38,21 @@ def write_state(home: Home, state: dict[str, Any]) -> None:
     write_private(state_file(home), json.dumps(state, indent=1).encode())
 
 
+def is_stopping(home: Home) -> bool:
+    """Whether the supervisor ends the whole platform, and not one process of it."""
+    return bool(read_state(home).get("stopping"))
+
+
+def ready_file(home: Home, process_id: int) -> Path:
+    """Where a gateway says that it takes connections."""
+    return home.run / f"{process_id}.ready"
+
+
+def say_ready(home: Home, process_id: int) -> None:
+    """Say so; the supervisor removes it when the process has ended."""
+    ready_file(home, process_id).touch()
+
+
 def is_alive(process_id: int, created: float) -> bool:
     """Whether this very process lives: the id and its start time agree."""
     try:
@@ -56,7 +72,7 @@ def platform_status(plane: ControlPlane) -> PlatformStatus:
     """What runs, as the control process sees it."""
     home = plane.truths.home
     state = read_state(home)
-    deployments = plane.truths.deployments.all()
+    deployments = plane.reconciler.deployments()
     ray_up = plane.reconciler.connected
     return PlatformStatus(
         version=__version__,
@@ -64,6 +80,7 @@ def platform_status(plane: ControlPlane) -> PlatformStatus:
         grpc=state.get("grpc", ""),
         home=str(home.root),
         mlflow=tracking_uri(home.mlflow),
+        mlflow_server=state.get("url", "") + PREFIX if home.mlflow_wanted.exists() else "",
         started_at=datetime.fromisoformat(state.get("started_at", "1970-01-01T00:00:00+00:00")),
         ray="up" if ray_up else "starting",
         ready=ray_up and all(d.state in ("running", "failed", "removing") for d in deployments),

@@ -20,8 +20,9 @@ from types import FrameType
 
 import psutil
 
-from citybrain.core.home import Home, write_private
+from citybrain.core.home import Home, reserve_socket, write_private
 from citybrain.core.settings import QUIET_LIBRARIES, Settings, child_environment
+from citybrain.platform.children import MARK, Child, end_group, end_marked, marked
 from citybrain.platform.listeners import foreign_listeners
 from citybrain.platform.logs import log_to
 from citybrain.platform.ray_head import (
@@ -30,27 +31,22 @@ from citybrain.platform.ray_head import (
     make_ray_secrets,
     ray_environment,
 )
-from citybrain.platform.state import write_state
+from citybrain.platform.reload import shown, told
+from citybrain.platform.rolling import Rolling
+from citybrain.platform.state import ready_file, write_state
+from citybrain.platform.tracking.server import server_command, server_environment
 from citybrain.platform.wiring import open_truths
 
 log = logging.getLogger(__name__)
-MARK = "CITYBRAIN_MARK"
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0)
 CALM = 30.0
+FOREIGN = ("ray", "mlflow")
+OURS = ("CITYBRAIN_", "MLFLOW_", "_MLFLOW_")
+"""Of these the foreign get only what they are given: no address and no credential of our stores,
+and none of a developer's own MLflow settings."""
 OBJECT_STORE = 256 << 20
-
-
-@dataclass
-class Child:
-    """One supervised process."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    failures: int = 0
-    not_before: float = 0.0
+END_SECONDS = 10.0
+"""Seconds for a process to end, besides those in which a gateway answers what is under way."""
 
 
 @dataclass
@@ -61,6 +57,7 @@ class Supervisor:
     home: Home
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
     stopping: bool = False
+    children: list[Child] = field(default_factory=list)
 
     def run(self) -> None:
         """Start everything, look after it, end everything."""
@@ -68,14 +65,23 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         make_ray_secrets(self.home)
-        self._children = self._plan()
+        self.home.mlflow_wanted.unlink(missing_ok=True)
+        if self.settings.mlflow:
+            self.home.mlflow_wanted.touch()
+        self.home.limits.unlink(missing_ok=True)  # it is counted anew from the ledger
+        for stale in self.home.run.glob("*.ready"):
+            stale.unlink()
+        self.children = self.plan()
+        self.rolling = Rolling(self)
         self._started_at = datetime.now(UTC).isoformat()
         self._head_starts = 0
         self._checked = 0.0
         try:
             while not self.stopping:
-                for child in self._children:
+                self._want_mlflow()
+                for child in self.children:
                     self._look_after(child)
+                self.rolling.step()
                 self._check_listeners()
                 time.sleep(0.2)
         finally:
@@ -84,7 +90,8 @@ class Supervisor:
     def _stop(self, _: int, __: FrameType | None) -> None:
         self.stopping = True
 
-    def _plan(self) -> list[Child]:
+    def plan(self) -> list[Child]:
+        """Every process, as the settings want it."""
         settings = self.settings
         shared = ray_environment(self.home) | QUIET_LIBRARIES | {
             MARK: self.mark,
@@ -95,8 +102,7 @@ class Supervisor:
             "CITYBRAIN_GRPC_PORT": str(settings.grpc_port),
         }  # fmt: skip
         python = [sys.executable, "-P", "-m"]
-        # The head and its workers get no address and no credential of any of our stores.
-        ray_only = {k: v for k, v in shared.items() if not k.startswith("CITYBRAIN_H")}
+        ray_only = {k: v for k, v in shared.items() if k == MARK or not k.startswith("CITYBRAIN_")}
         children = [
             Child("ray", [], ray_only),
             Child("control", [*python, "citybrain.platform.control"], shared),
@@ -106,6 +112,13 @@ class Supervisor:
             command = [*python, "citybrain.platform.gateway_process"]
             children.append(Child(name, command, shared | {"CITYBRAIN_GATEWAY": str(number + 1)}))
         return children
+
+    def _want_mlflow(self) -> None:
+        """Add the MLflow server once it is asked for: `up --mlflow` may come later."""
+        known = any(child.name == "mlflow" for child in self.children)
+        if not known and self.home.mlflow_wanted.exists():
+            environment = QUIET_LIBRARIES | server_environment(self.home) | {MARK: self.mark}
+            self.children.append(Child("mlflow", server_command(self.home), environment))
 
     def _look_after(self, child: Child) -> None:
         now = time.monotonic()
@@ -117,25 +130,34 @@ class Supervisor:
                 return
             log.warning("%s ended with %s", child.name, code)
             end_group(child.process.pid)
+            ready_file(self.home, child.process.pid).unlink(missing_ok=True)
             child.process = None
             child.failures += 1
             child.not_before = now + BACKOFF[min(child.failures, len(BACKOFF)) - 1]
         if now >= child.not_before:
-            self._start(child)
+            self.start(child)
 
-    def _start(self, child: Child) -> None:
+    def start(self, child: Child) -> None:
+        """Start its process."""
         environment = child_environment(child.environment)
+        if child.name in FOREIGN:
+            environment = {
+                name: value
+                for name, value in environment.items()
+                if name in child.environment or not name.startswith(OURS)
+            }
+        if child.name == "mlflow":
+            reserve_socket(self.home.mlflow_socket)
         if child.name == "ray":
-            for name in [name for name in environment if name.startswith("CITYBRAIN_")]:
-                if name != MARK:
-                    del environment[name]
             port = free_port()
             cores = os.cpu_count() or 1
             cpus = self.settings.serving.ray_cpus or 4 * cores
             child.command = head_command(port, self.home.ray, cpus, OBJECT_STORE)
             environment["AUTOSCALER_METRIC_PORT"] = str(free_port())
             environment["DASHBOARD_METRIC_PORT"] = str(free_port())
-        with (self.home.logs / f"{child.name}.out").open("wb") as output:
+        path = self.home.logs / f"{child.name}.out"
+        path.unlink(missing_ok=True)  # one that still writes keeps its own
+        with path.open("wb") as output:
             child.process = subprocess.Popen(
                 child.command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True, cwd=self.home.root,
@@ -146,9 +168,10 @@ class Supervisor:
             self._head_starts += 1
             address = {"address": f"127.0.0.1:{port}#{self._head_starts}.{self.mark}"}
             write_private(self.home.run / "ray.json", json.dumps(address).encode())
-        self._write_state()
+        self.write_state()
 
-    def _write_state(self) -> None:
+    def write_state(self) -> None:
+        """Tell clients and `status` what runs."""
         settings = self.settings
         write_state(
             self.home,
@@ -159,7 +182,10 @@ class Supervisor:
                 "url": f"http://{settings.host}:{settings.port}",
                 "grpc": f"{settings.host}:{settings.grpc_port}",
                 "started_at": self._started_at,
-                "processes": {c.name: c.process.pid for c in self._children if c.process},
+                "processes": {c.name: c.process.pid for c in self.children if c.process},
+                "settings": shown(told(settings)),
+                "reload": self.rolling.answer,
+                "stopping": self.stopping,
             },
         )
 
@@ -176,55 +202,26 @@ class Supervisor:
             self.stopping = True
 
     def _end(self) -> None:
-        for child in reversed(self._children):
-            if child.process is not None:
-                _signal_group(child.process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 10
-        for child in self._children:
-            if child.process is not None:
-                try:
-                    child.process.wait(max(0.1, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
+        """The gateways first, while there is somebody to answer their calls; Ray last."""
+        self.write_state()  # gateways look there: nobody takes their calls over
+        drain = self.settings.serving.drain + END_SECONDS
+        gateways = [child for child in self.children if child.is_gateway]
+        control = [child for child in self.children if child.name == "control"]
+        others = [child for child in self.children if child.name in FOREIGN]
+        for children, seconds in (
+            ([*self.rolling.besides, *gateways], drain), (control, END_SECONDS), (others, END_SECONDS),
+        ):  # fmt: skip
+            for child in children:
+                child.tell_to_end()
+            began = time.monotonic()
+            for child in children:
+                late = child.end(began + seconds)
+                took = time.monotonic() - began
+                log.info("%s ended after %.1f s", child.name, took)
+                if late:
                     log.warning("%s did not end in time", child.name)
-                end_group(child.process.pid)
         end_marked(self.mark)
         (self.home.run / "platform.json").unlink(missing_ok=True)
-
-
-def _signal_group(process_id: int, number: int) -> None:
-    try:
-        os.killpg(process_id, number)
-    except ProcessLookupError:
-        return
-
-
-def end_group(process_id: int) -> None:
-    """End what is left of a child's process group."""
-    _signal_group(process_id, signal.SIGKILL)
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Every process that carries this supervisor's mark."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def end_marked(mark: str) -> int:
-    """End what still carries the mark (Ray's workers outlive their head by a moment)."""
-    left = marked(mark)
-    for process in left:
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
-    psutil.wait_procs(left, timeout=5)
-    return len(left)
 
 
 def main() -> None:

@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+from citybrain import __version__
+from citybrain.core.errors import Conflict
 from citybrain.core.home import Home
 from citybrain.core.keys import key_digest, new_key
-from citybrain.core.schemas import Actor, IssuedKey, NewDepartment, NewKey
+from citybrain.core.levels import Level
+from citybrain.core.schemas import Actor, IssuedKey, NewDepartment, NewKey, NewRotation, Role
 from citybrain.core.schemas.people import PLATFORM
 from citybrain.core.settings import Settings
 from citybrain.feature_store.store import FeatureStore
+from citybrain.platform.audits import AuditDesk
+from citybrain.platform.conversions import ConversionDesk
 from citybrain.platform.evaluations import EvaluationDesk
+from citybrain.platform.factors import hash_password, one_time_password
+from citybrain.platform.jobs import JobDesk
+from citybrain.platform.metrics import Metrics
+from citybrain.platform.policy import allows
+from citybrain.platform.predictions import PredictionDesk
+from citybrain.platform.quotas import QuotaDesk
+from citybrain.platform.reception import Reception
 from citybrain.registry.cards import Cards
 from citybrain.registry.catalogue import Catalogue
 from citybrain.registry.endings import Undertaker
+from citybrain.registry.forms import Forms
 from citybrain.registry.intake import Intake
 from citybrain.registry.lifecycle import Lifecycle
 from citybrain.registry.lineage import LineageMap
 from citybrain.registry.projection import Projection
 from citybrain.serving.cluster import ServeCluster
+from citybrain.serving.gateway.directory import Directory
+from citybrain.serving.gateway.lengths import lengths_in
+from citybrain.serving.jobs.turns import JobTurns
+from citybrain.serving.metering.keeper import Keeper
+from citybrain.serving.metering.kept_book import KeptBook
 from citybrain.serving.reconciler import Reconciler
+from citybrain.serving.rollout.canary import Rollouts
+from citybrain.serving.rollout.judge import judge
 from citybrain.storage.database import Database
+from citybrain.storage.moments import now
+from citybrain.storage.records.bills import Bills
+from citybrain.storage.records.controls import Controls
+from citybrain.storage.records.conversions import Conversions
 from citybrain.storage.records.deployments import Deployments
+from citybrain.storage.records.draws import Draws
 from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.evaluations import Evaluations
+from citybrain.storage.records.grants import GrantRequests
 from citybrain.storage.records.history import History
+from citybrain.storage.records.idempotency import Idempotency
+from citybrain.storage.records.jobs import Jobs
+from citybrain.storage.records.notices import Notices
+from citybrain.storage.records.operations import Operations
+from citybrain.storage.records.owners import Owners
 from citybrain.storage.records.past import Past
 from citybrain.storage.records.people import People
+from citybrain.storage.records.quotas import Quotas
+from citybrain.storage.records.samplings import Samplings
+from citybrain.storage.records.traffic import Traffics
 from citybrain.storage.records.usage import Usage
+from citybrain.storage.records.users import Users
+from citybrain.storage.records.verdicts import Verdicts
 
 SYSTEM = Actor(key="system", department=PLATFORM, role="admin")
 
@@ -47,37 +85,79 @@ class Truths:
     settings: Settings
     database: Database
     people: People
+    owners: Owners
+    users: Users
     history: History
     deployments: Deployments
     evaluations: Evaluations
+    conversions: Conversions
+    traffics: Traffics
+    samplings: Samplings
+    jobs: Jobs
     usage: Usage
+    metrics: Metrics
     past: Past
     endings: Endings
+    verdicts: Verdicts
     pepper: bytes
 
 
 def open_truths(settings: Settings) -> Truths:
-    """Open (and migrate) the database of a home; make the first admin key at the first start."""
+    """Open (and migrate) the database of a home; make the first keys at the first start."""
     home = Home(settings.home.expanduser().resolve()).make()
     database = open_database(settings, home)
-    database.migrate()
+    _bring_up_to_date(database, home)
+    metrics = Metrics()
     truths = Truths(
         home=home, settings=settings, database=database, people=People(database),
+        owners=Owners(database), users=Users(database),
         history=History(database), deployments=Deployments(database),
-        evaluations=Evaluations(database), usage=Usage(database, settings.zone),
+        evaluations=Evaluations(database), conversions=Conversions(database),
+        traffics=Traffics(database), samplings=Samplings(database),
+        jobs=Jobs(database),
+        usage=Usage(database, settings.zone, metrics.count, metrics.count_refused), metrics=metrics,
         past=Past(database), endings=Endings(database),
+        verdicts=Verdicts(database),
         pepper=home.secret(home.pepper),
     )  # fmt: skip
     _first_start(truths)
     return truths
 
 
+def _bring_up_to_date(database: Database, home: Home) -> None:
+    """Migrate the tables; those of a home that has some are copied first, and a newer one is refused."""
+    age = database.age()
+    if age == "newer":
+        raise Conflict(
+            f"{home.root} was written by a newer citybrain than this one ({__version__}).",
+            hint="Start it with that version, or restore a backup of this one.",
+        )
+    if age == "behind" and database.url.startswith("sqlite"):
+        from citybrain.platform.backup import copy_database
+
+        folder = home.root / "backups"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        copy_database(home.database, folder / f"platform-{now():%Y%m%d-%H%M%S}.db")
+    database.migrate()
+
+
 def issue_key(truths: Truths, new: NewKey, actor: Actor) -> IssuedKey:
     """Make a key; the only moment when its secret exists outside its holder's hands."""
-    environment = "prod" if truths.settings.profile == "production" else "emb"
-    key_id, secret = new_key(environment)
+    key_id, secret = new_key(_environment(truths))
     key = truths.people.add_key(new, key_id, key_digest(truths.pepper, secret), actor)
     return IssuedKey(**key.model_dump(), secret=secret)
+
+
+def rotate_key(truths: Truths, key_id: str, new: NewRotation, actor: Actor) -> IssuedKey:
+    """Make a key that takes another's place; its secret, too, exists here once."""
+    fresh_id, secret = new_key(_environment(truths))
+    digest = key_digest(truths.pepper, secret)
+    key = truths.people.rotate_key(key_id, fresh_id, digest, new, actor)
+    return IssuedKey(**key.model_dump(), secret=secret)
+
+
+def _environment(truths: Truths) -> str:
+    return "prod" if truths.settings.profile == "production" else "emb"
 
 
 def _first_start(truths: Truths) -> None:
@@ -86,10 +166,22 @@ def _first_start(truths: Truths) -> None:
     if PLATFORM not in {department.name for department in truths.people.departments()}:
         new = NewDepartment(name=PLATFORM, title_zh="平台", title_en="Platform")
         truths.people.add_department(new, SYSTEM)
-    if not truths.home.admin_key.exists():
-        wanted = NewKey(department=PLATFORM, role="admin", note="first start")
-        issued = issue_key(truths, wanted, SYSTEM)
-        write_private(truths.home.admin_key, issued.secret.encode())
+    truths.users.ready(lambda: hash_password(one_time_password()))
+    first: tuple[tuple[Role, Path], ...] = (
+        ("admin", truths.home.admin_key), ("auditor", truths.home.auditor_key),
+    )  # fmt: skip
+    for role, path in first:
+        if not path.exists():
+            wanted = NewKey(
+                department=PLATFORM, role=role, note="first start", level=Level.PERSONAL
+            )
+            write_private(path, issue_key(truths, wanted, SYSTEM).secret.encode())
+
+
+def checkpoint_folders(truths: Truths) -> list[Path]:
+    """Where checkpoints of the audit trail are written: the home, and where the settings say."""
+    said = truths.settings.audit_export
+    return [truths.home.audit, *([Path(said)] if said else [])]
 
 
 @dataclass
@@ -98,6 +190,7 @@ class ControlPlane:
 
     truths: Truths
     catalogue: Catalogue
+    forms: Forms
     intake: Intake
     projection: Projection
     lifecycle: Lifecycle
@@ -106,31 +199,95 @@ class ControlPlane:
     cards: Cards
     features: FeatureStore
     evaluation: EvaluationDesk
+    conversion: ConversionDesk
+    rollouts: Rollouts
+    jobs: JobDesk
+    predictions: PredictionDesk
     reconciler: Reconciler
+    quotas: QuotaDesk
+    audits: AuditDesk
+    bills: Bills
+    operations: Operations
+    requests: GrantRequests
+    controls: Controls
+    notices: Notices
+    repeats: Idempotency
+    keeper: Keeper
+    reception: Reception
 
 
 def build(settings: Settings) -> ControlPlane:
     """The control plane of a home. Imports MLflow, so it takes some seconds."""
     truths = open_truths(settings)
     approval = "four-eyes" if settings.profile == "production" else "self"
-    catalogue = Catalogue(truths.home, truths.history, approval=approval)
+    catalogue = Catalogue(truths.home, truths.history, truths.verdicts, approval=approval)
+    forms = Forms(catalogue)
     intake = Intake(catalogue, truths.home, settings.intake)
-    projection = Projection(catalogue, truths.history, truths.home, intake)
+    projection = Projection(catalogue, truths.history, truths.verdicts, truths.home, intake)
     lifecycle = Lifecycle(catalogue, projection, truths.history, truths.evaluations, truths.endings)
+    features = FeatureStore(truths.home.root)
+    directory = Directory(truths.database, truths.pepper, allows, refresh=settings.serving.refresh)
+    reconciler = Reconciler(
+        truths.deployments,
+        catalogue,
+        forms,
+        ServeCluster(
+            truths.home.run, truths.home.lanes, shared_bytes=settings.serving.shared_bytes
+        ),
+        truths.home.lanes,
+        verify=settings.serving.verify,
+        environment=settings.remote.environment(),
+    )
+    book = KeptBook(truths.home.limits)
+    book.enter(truths.home.writers)
+    truths.metrics.watch(
+        reconciler.deployments, reconciler.shared_bytes, partial(lengths_in, truths.home.lengths)
+    )
+    turns = JobTurns(
+        truths.jobs, directory, features.history, truths.home, settings, book, reconciler.rouse
+    )
     return ControlPlane(
         truths=truths,
         catalogue=catalogue,
+        forms=forms,
         intake=intake,
         projection=projection,
         lifecycle=lifecycle,
-        undertaker=Undertaker(catalogue, projection, truths.endings, truths.home, settings.zone),
+        undertaker=Undertaker(
+            catalogue, projection, truths.endings, truths.verdicts, truths.home, settings.zone
+        ),
         lineage=LineageMap(
             catalogue, truths.deployments, truths.people, truths.usage, settings.zone
         ),
         cards=Cards(catalogue, truths.evaluations, truths.endings),
-        features=FeatureStore(truths.home.root),
+        features=features,
         evaluation=EvaluationDesk(truths.evaluations, catalogue, truths.home),
-        reconciler=Reconciler(
-            truths.deployments, catalogue, ServeCluster(truths.home.run), truths.home.lanes
+        conversion=ConversionDesk(
+            truths.conversions, catalogue, intake, forms, truths.evaluations, truths.home
         ),
+        rollouts=Rollouts(
+            truths.traffics,
+            truths.deployments,
+            catalogue,
+            Draws(truths.database).arms,
+            judge,
+            patience=settings.serving.call_timeout,
+        ),
+        jobs=JobDesk(truths.jobs, directory, turns, truths.home, settings),
+        predictions=PredictionDesk(truths.samplings, truths.home, settings, truths.pepper),
+        reconciler=reconciler,
+        bills=Bills(truths.database, settings.zone),
+        operations=Operations(truths.database, settings.zone),
+        requests=GrantRequests(truths.database),
+        controls=Controls(truths.database),
+        notices=Notices(truths.database),
+        audits=AuditDesk(
+            truths.database, catalogue.signers, checkpoint_folders(truths), settings.zone
+        ),
+        repeats=Idempotency(truths.database),
+        quotas=QuotaDesk(Quotas(truths.database), book),
+        keeper=Keeper(
+            book, truths.home.journal, truths.home.writers, truths.database, settings.zone
+        ),
+        reception=Reception(truths.users, truths.pepper),
     )

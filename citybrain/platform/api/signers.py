@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter
 
 from citybrain.core.errors import InvalidInput
 from citybrain.core.names import Ref
-from citybrain.core.schemas import Version
+from citybrain.core.schemas import Actor, Version
 from citybrain.models.package import folder_digest
-from citybrain.platform.api.access import Admin, AnyRole, Plane
+from citybrain.platform.api.access import Plane, may
 from citybrain.storage.records.audit import write
 
 router = APIRouter(tags=["signers"])
 
 
 @router.get("/signers")
-def list_signers(plane: Plane, actor: AnyRole) -> dict[str, dict[str, str]]:
+def list_signers(
+    plane: Plane, actor: Annotated[Actor, may("signer.read")]
+) -> dict[str, dict[str, str]]:
     """Every signing key by name: its public half in hex, its state, since when."""
     return plane.catalogue.signers.all()
 
 
 @router.post("/signers")
-def rotate(plane: Plane, actor: Admin) -> dict[str, dict[str, str]]:
+def rotate(plane: Plane, actor: Annotated[Actor, may("signer.set")]) -> dict[str, dict[str, str]]:
     """Sign with a new key from now on; the one before stays trusted."""
     with plane.catalogue.lock:
         name = plane.catalogue.signers.rotate()
@@ -30,7 +34,9 @@ def rotate(plane: Plane, actor: Admin) -> dict[str, dict[str, str]]:
 
 
 @router.post("/signers/{name}/revoke")
-def revoke(name: str, plane: Plane, actor: Admin) -> dict[str, dict[str, str]]:
+def revoke(
+    name: str, plane: Plane, actor: Annotated[Actor, may("signer.set")]
+) -> dict[str, dict[str, str]]:
     """Trust a key no more: what it signed is refused until it is signed again."""
     with plane.catalogue.lock:
         plane.catalogue.signers.revoke(name)
@@ -39,7 +45,9 @@ def revoke(name: str, plane: Plane, actor: Admin) -> dict[str, dict[str, str]]:
 
 
 @router.post("/algorithms/{name}/versions/{version}/sign")
-def sign(name: str, version: int, plane: Plane, actor: Admin) -> Version:
+def sign(
+    name: str, version: int, plane: Plane, actor: Annotated[Actor, may("signer.set")]
+) -> Version:
     """Vouch for a version again, after its signer was revoked; its files must be the registered ones."""
     digest = plane.truths.history.registered_digest(name, version)
     with plane.catalogue.lock:

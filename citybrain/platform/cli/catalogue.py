@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,13 @@ import typer
 
 from citybrain.core.errors import InvalidInput
 from citybrain.core.names import parse_ref
-from citybrain.core.schemas import AlgorithmPage, Evaluation
+from citybrain.core.schemas import AlgorithmPage, Caller, Evaluation, Promotion, PromotionNotice
+from citybrain.platform.cli.lifecycle import Yes, show_callers
 from citybrain.platform.cli.output import (
     JsonFlag,
     client,
     existing,
+    plain,
     progress,
     screen,
     show_json,
@@ -84,6 +87,9 @@ def _ending(page: AlgorithmPage, version: int) -> str:
     for one in page.retirements:
         if one.version in (0, version):
             return f"retired, sunset {one.sunset:%Y-%m-%d %H:%M} UTC"
+    for failure in page.failures:
+        if failure.version == version:
+            return f"did not start: {(failure.message.splitlines() or [''])[0]}"
     return ""
 
 
@@ -184,35 +190,45 @@ def promote(
     withdraw: Annotated[str, typer.Option(help="Withdraw this waiting promotion instead.")] = "",
     *,
     waiting: Annotated[bool, typer.Option(help="List what waits for approval instead.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would change, and who calls it.")
+    ] = False,
+    yes: Yes = False,
     json: JsonFlag = False,
 ) -> None:
     """Put a version behind an alias, if its gate is passed and the approval rule is met.
+
+    Before the champion changes it shows who called in the last 30 days and, at a terminal, asks.
 
     Examples: `citybrain promote traffic-flow`, then `citybrain promote --approve ID`;
     `citybrain promote traffic-flow@staging --alias city`
     """
     with client() as city:
         if waiting:
-            found = city.promotions("waiting")
-            if json:
-                show_json(found)
-                return
-            show_table(
-                "Waiting promotions", ["id", "algorithm", "alias", "version", "asked by"],
-                [[p.id, p.algorithm, p.alias, p.version, p.asked_by] for p in found],
-                empty="Nothing waits for approval.",
-            )  # fmt: skip
+            _show_waiting(city.promotions("waiting"), json=json)
             return
-        if approve:
+        if withdraw:
+            done, facts = city.withdraw(withdraw), {}
+        elif approve:
+            asked = city.promotion(approve)
+            callers = city.callers(asked.algorithm) if asked.alias == "champion" else []
+            facts = {"callers": plain(callers)}
+            if asked.alias == "champion":
+                _before(asked.algorithm, asked.version, callers, yes=yes, json=json)
             done = city.approve(approve)
-        elif withdraw:
-            done = city.withdraw(withdraw)
         else:
             ref = parse_ref(name)
-            source = ref.target if ref.version is None else ""
-            done = city.promote(ref.algorithm, ref.version, alias, source)
+            wanted = (ref.algorithm, ref.version, alias, ref.target if not ref.version else "")
+            seen = city.promotion_notice(*wanted)
+            if dry_run:
+                _show_notice(seen, json=json)
+                return
+            facts = {"callers": plain(seen.callers)}
+            if alias == "champion":
+                _before(seen.algorithm, seen.version, seen.callers, yes=yes, json=json)
+            done = city.promote(*wanted, expected=seen.previous)
     if json:
-        show_json(done)
+        show_json({**plain(done), **facts})
     elif done.state == "waiting":
         screen.print(f"{done.algorithm}@{done.version} waits for approval by another key:")
         screen.print(f"  citybrain promote --approve {done.id}")
@@ -221,13 +237,42 @@ def promote(
                      f"version {done.version}.")  # fmt: skip
 
 
+def _before(name: str, version: int, callers: list[Caller], *, yes: bool, json: bool) -> None:
+    """Who is affected stands on the screen before the champion changes; a person may turn back."""
+    if not json:
+        show_callers(name, callers)
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Make version {version} the champion of {name}?", abort=True, err=True)
+
+
+def _show_notice(seen: PromotionNotice, *, json: bool) -> None:
+    if json:
+        show_json(seen)
+        return
+    before = f"version {seen.previous}" if seen.previous else "no version"
+    screen.print(f"{seen.algorithm}@{seen.alias} points to {before}; version {seen.version} may "
+                 f"follow (approval: {seen.approval}).")  # fmt: skip
+    show_callers(seen.algorithm, seen.callers)
+
+
+def _show_waiting(found: list[Promotion], *, json: bool) -> None:
+    if json:
+        show_json(found)
+        return
+    show_table(
+        "Waiting promotions", ["id", "algorithm", "alias", "version", "asked by"],
+        [[p.id, p.algorithm, p.alias, p.version, p.asked_by] for p in found],
+        empty="Nothing waits for approval.",
+    )  # fmt: skip
+
+
 def rollback(
     name: Annotated[str, typer.Argument(help="An algorithm.")],
     alias: Annotated[str, typer.Option(help="The alias to move back.")] = "champion",
     *,
     json: JsonFlag = False,
 ) -> None:
-    """Point an alias to the version before.
+    """Point an alias to the version before, past withdrawn and retired ones.
 
     Example: `citybrain rollback traffic-flow`
     """
@@ -236,4 +281,4 @@ def rollback(
     if json:
         show_json(moved)
     else:
-        screen.print(f"{name}@{alias} points to version {moved.version} again.")
+        screen.print(f"{name}@{alias} points to version {moved.version} again: {moved.reason}.")

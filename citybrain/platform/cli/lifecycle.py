@@ -19,6 +19,7 @@ from citybrain.platform.cli.output import (
     show_json,
     show_table,
 )
+from citybrain.platform.cli.rollouts import traffic_rows
 from citybrain.sdk import CityBrain
 
 Target = Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME@version.")]
@@ -104,7 +105,7 @@ def as_of(
     *,
     json: JsonFlag = False,
 ) -> None:
-    """Aliases, deployments and grants as they were at a moment, and who had set them.
+    """Aliases, deployments, traffic and grants as they were at a moment, and who had set them.
 
     Example: `citybrain as-of 2026-11-20T10:00 --algorithm traffic-flow`
     """
@@ -122,10 +123,16 @@ def as_of(
     )  # fmt: skip
     show_table(
         "Deployments", ["algorithm", "target", "wanted", "by", "answering", "since"],
-        [[d.algorithm, d.target, d.replicas if d.wanted else "no", d.moved_by,
+        [[d.algorithm, d.target, d.wanted_replicas if d.wanted else "no", d.moved_by,
           f"version {d.version}" if d.version else "nothing",
           f"{d.since:%Y-%m-%d %H:%M:%S}" if d.since else ""] for d in found.deployments],
         empty="Nothing was deployed.",
+    )  # fmt: skip
+    show_table(
+        "Traffic", ["algorithm", "target", "calls", "role", "by", "since"],
+        [[t.algorithm, *row, t.moved_by, f"{t.at:%Y-%m-%d %H:%M:%S}"]
+         for t in found.traffic for row in traffic_rows(t)],
+        empty="All calls went to the champions.",
     )  # fmt: skip
     show_table(
         "Grants", ["department", "algorithm", "purpose", "until", "by", "since"],
@@ -199,7 +206,7 @@ def retire(
             raise InvalidInput("A retirement needs a date.", hint="Add: --sunset 2027-03-31")
         callers = city.callers(ref.algorithm, version)
         if not json:
-            _show_callers(str(ref), callers)
+            show_callers(str(ref), callers)
         if dry_run:
             if json:
                 show_json(callers)
@@ -214,7 +221,8 @@ def retire(
     screen.print(f"Take it back with: citybrain retire {ref} --undo")
 
 
-def _show_callers(name: str, callers: list[Caller]) -> None:
+def show_callers(name: str, callers: list[Caller]) -> None:
+    """Who notices when something ends or changes."""
     show_table(
         f"Who called {name} in the last 30 days", ["department", "key", "calls", "last"],
         [[c.department, c.key, c.requests, f"{c.last:%Y-%m-%d %H:%M}"] for c in callers],

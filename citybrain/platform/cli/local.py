@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 import psutil
@@ -18,9 +18,13 @@ from citybrain.core.errors import CityBrainError
 from citybrain.core.home import Home
 from citybrain.core.settings import Settings, child_environment
 from citybrain.platform.cli.output import JsonFlag, client, home_of, screen, show_json, show_table
+from citybrain.platform.reload import changes, shown, told
 from citybrain.platform.state import read_state, supervisor_alive
+from citybrain.platform.tracking.server import PREFIX
 
 READY_SECONDS = 120.0
+STOP_SECONDS = 50.0
+"""Seconds for the supervisor to end all, besides those for the calls under way."""
 HomeOption = Annotated[Path | None, typer.Option(help="Home folder; CITYBRAIN_HOME.")]
 
 
@@ -39,16 +43,21 @@ def up(
         Literal["embedded", "production"] | None, typer.Option(help="embedded or production.")
     ] = None,
     *,
+    mlflow: Annotated[
+        bool, typer.Option(help="Serve MLflow to developers on other machines, at /mlflow.")
+    ] = False,
     detach: Annotated[bool, typer.Option(help="Return when it is ready.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Start the platform of a home, or what is missing of it.
 
+    One that runs keeps its settings; `citybrain reload` has it take over others.
+
     Example: `citybrain up --detach --port 9000`
     """
     given = {
         "home": str(home.expanduser().resolve()) if home else None, "port": port,
-        "grpc_port": grpc_port, "host": host, "profile": profile,
+        "grpc_port": grpc_port, "host": host, "profile": profile, "mlflow": mlflow or None,
     }  # fmt: skip
     extra = {f"CITYBRAIN_{name.upper()}": str(v) for name, v in given.items() if v is not None}
     settings = Settings(**{name: v for name, v in given.items() if v is not None})  # type: ignore[arg-type]
@@ -59,7 +68,10 @@ def up(
         if json:
             show_json(state)
         else:
+            _name_differences(state, settings)
             screen.print(f"citybrain is ready at [bold]{state['url']}[/] (gRPC {state['grpc']}).")
+            if place.mlflow_wanted.exists():
+                screen.print(f"MLflow for other machines: {state['url']}{PREFIX}")
             screen.print(f"Admin key: {place.admin_key}", soft_wrap=True)
 
 
@@ -79,10 +91,23 @@ def start_platform(home: Home, settings: Settings, extra: dict[str, str], *, det
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True, cwd=home.root,
             )  # fmt: skip
-    wait_until_ready(home)
+    elif settings.mlflow:
+        home.mlflow_wanted.touch()  # the supervisor looks for it
+    wait_until_ready(home, mlflow=settings.mlflow)
 
 
-def wait_until_ready(home: Home, seconds: float = READY_SECONDS) -> None:
+def _name_differences(state: dict[str, Any], settings: Settings) -> None:
+    """What this shell says and the platform that runs already does not do."""
+    said = told(settings, all_of_them=False)
+    said.pop("CITYBRAIN_MLFLOW", None)  # `up` sees to that
+    if found := changes(state.get("settings", {}), shown(said)):
+        screen.print("It runs with other settings than this shell says:")
+        for change in found:
+            screen.print(f"  {change}", markup=False, soft_wrap=True)
+        screen.print("Take them over with: citybrain reload")
+
+
+def wait_until_ready(home: Home, seconds: float = READY_SECONDS, *, mlflow: bool = False) -> None:
     """Return when gateway, control process, Ray and every wanted deployment are up."""
     deadline = time.monotonic() + seconds
     with screen.status("starting …"):
@@ -94,7 +119,7 @@ def wait_until_ready(home: Home, seconds: float = READY_SECONDS) -> None:
                     hint="Bind to loopback, or look into logs/supervisor.log of the home.",
                 )
             state = read_state(home)
-            if state and _is_ready(home, state["url"]):
+            if state and _is_ready(home, state["url"], mlflow=mlflow):
                 return
             time.sleep(0.3)
     raise CityBrainError(
@@ -103,15 +128,17 @@ def wait_until_ready(home: Home, seconds: float = READY_SECONDS) -> None:
     )
 
 
-def _is_ready(home: Home, url: str) -> bool:
+def _is_ready(home: Home, url: str, *, mlflow: bool) -> bool:
     try:
-        key = home.admin_key.read_text().strip()
-        answer = httpx.get(
-            f"{url}/api/v1/status", headers={"authorization": f"Bearer {key}"}, timeout=5,
-            trust_env=False,
-        )  # fmt: skip
-        ready = httpx.get(f"{url}/v2/health/ready", timeout=5, trust_env=False)
-        return answer.is_success and bool(answer.json()["ready"]) and ready.is_success
+        headers = {"authorization": f"Bearer {home.admin_key.read_text().strip()}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=5, trust_env=False) as here:
+            answer = here.get("/api/v1/status")
+            return (
+                answer.is_success
+                and bool(answer.json()["ready"])
+                and here.get("/v2/health/ready").is_success
+                and (not mlflow or here.get(f"{PREFIX}/health").is_success)
+            )
     except (httpx.HTTPError, OSError, ValueError, KeyError):
         return False
 
@@ -120,7 +147,14 @@ def _last_lines(home: Home) -> str:
     from citybrain.platform.logs import tail
 
     lines: list[str] = []
-    for name in ("supervisor.out", "supervisor.log", "control.out", "gateway-1.out", "ray.out"):
+    for name in (
+        "supervisor.out",
+        "supervisor.log",
+        "control.out",
+        "gateway-1.out",
+        "ray.out",
+        "mlflow.out",
+    ):
         found = tail(home.logs / name, 5)
         lines += [f"{name}: {line}" for line in found if line.strip()]
     return "\n".join(lines)
@@ -153,9 +187,9 @@ def down(home: HomeOption = None) -> None:
         screen.print(f"No platform runs in {place.root}.", soft_wrap=True)
 
 
-def stop_platform(home: Home, seconds: float = 40.0) -> bool:
+def stop_platform(home: Home) -> bool:
     """End the supervisor and everything that carries its mark; whether there was anything."""
-    from citybrain.platform.supervisor import end_marked
+    from citybrain.platform.children import end_marked
 
     state = read_state(home)
     if not state:
@@ -163,10 +197,12 @@ def stop_platform(home: Home, seconds: float = 40.0) -> bool:
     if supervisor_alive(home):
         process = psutil.Process(state["supervisor"])
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(seconds)
-        except psutil.TimeoutExpired:
-            process.kill()
+        drain = float(state.get("settings", {}).get("CITYBRAIN_SERVING__DRAIN", 0))
+        with screen.status("answering what is under way, and stopping …"):
+            try:
+                process.wait(drain + STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                process.kill()
     end_marked(state["mark"])
     (home.run / "platform.json").unlink(missing_ok=True)
     return True
@@ -186,13 +222,26 @@ def status(*, json: JsonFlag = False) -> None:
     screen.print(f"citybrain {found.version} is [bold]{word}[/] at {found.url}, gRPC {found.grpc}")
     screen.print(f"home    {found.home}", soft_wrap=True)
     screen.print(f"mlflow  {found.mlflow}", soft_wrap=True)
+    if found.mlflow_server:
+        screen.print(f"mlflow  {found.mlflow_server} (other machines, with a developer's key)")
     screen.print(f"ray     {found.ray}")
     rows = [
-        [d.algorithm, d.target, d.version or "", d.replicas, d.state, d.message[:200]]
+        [
+            d.algorithm,
+            d.target,
+            d.version or "",
+            d.running.get("form", ""),
+            f"{d.wanted_replicas} × {d.resources}" if d.resources else d.wanted_replicas,
+            "" if d.running_replicas is None else d.running_replicas,
+            "running (asleep: the next call wakes it)" if d.asleep else d.state,
+            d.message[:200],
+        ]
         for d in found.deployments
     ]
     show_table(
-        "Deployments", ["algorithm", "target", "version", "replicas", "state", "message"], rows,
+        "Deployments",
+        ["algorithm", "target", "version", "form", "replicas", "now", "state", "message"],
+        rows,
         empty="Nothing is deployed. See what there is: citybrain algorithms",
     )  # fmt: skip
 

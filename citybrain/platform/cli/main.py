@@ -9,14 +9,26 @@ import typer
 from citybrain import __version__
 from citybrain.core.errors import CityBrainError
 from citybrain.platform.cli import (
+    audits,
+    backups,
+    bills,
     catalogue,
+    departments,
+    grants,
+    jobs,
+    levels,
     lifecycle,
     local,
     making,
     people,
+    predictions,
+    quotas,
     registering,
+    reloading,
+    rollouts,
     running,
     signers,
+    users,
 )
 from citybrain.platform.cli.output import explain
 
@@ -29,7 +41,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (local, making, registering, catalogue, lifecycle, signers, running, people):
+for module in (
+    local, reloading, making, registering, catalogue, lifecycle, signers, running, rollouts, predictions, jobs,
+    departments, users, people, quotas, grants, levels, bills, audits, backups,
+):  # fmt: skip
     module.add_to(app)
 
 

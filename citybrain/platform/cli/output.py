@@ -7,19 +7,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from citybrain.core.errors import CityBrainError, PlatformDown
+from citybrain.core.errors import CityBrainError, InvalidInput, PlatformDown
 from citybrain.core.home import Home
 from citybrain.core.settings import Settings
 from citybrain.sdk import CityBrain
 
+Schema = TypeVar("Schema", bound=BaseModel)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 WIDE = 150
 """Columns where the output is no terminal: a log or a file has no edge to keep to."""
@@ -32,8 +33,28 @@ def home_of(settings: Settings) -> Home:
     return Home(settings.home.expanduser().resolve())
 
 
-def client(*, timeout: float = 600.0) -> CityBrain:
-    """A client by `CITYBRAIN_URL` and `CITYBRAIN_KEY`, else by what the home says."""
+def reason_of(error: Exception) -> str:
+    """Why a schema refused what was typed, in its first complaint."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        said = first["msg"].removeprefix("Value error, ")
+        return f"{'.'.join(map(str, first['loc']))}: {said}.".lstrip(": ")
+    return f"{error}."
+
+
+def checked(schema: type[Schema], **said: Any) -> Schema:
+    """What was typed as a schema, or InvalidInput that says which part is wrong."""
+    try:
+        return schema.model_validate(said)
+    except ValidationError as error:
+        raise InvalidInput(reason_of(error)) from error
+
+
+def client(*, timeout: float = 600.0, auditor: bool = False) -> CityBrain:
+    """A client by `CITYBRAIN_URL` and `CITYBRAIN_KEY`, else by what the home says.
+
+    `auditor`: of the home's two first keys the auditor's, not the admin's.
+    """
     settings = Settings()
     home = home_of(settings)
     url = settings.url
@@ -45,9 +66,15 @@ def client(*, timeout: float = 600.0) -> CityBrain:
                 f"No platform runs in {home.root}.", hint="Start one with: citybrain up --detach"
             ) from None
     key = settings.key.get_secret_value()
-    if not key and home.admin_key.exists():
-        key = home.admin_key.read_text().strip()
+    first = home.auditor_key if auditor else home.admin_key
+    if not key and first.exists():
+        key = first.read_text().strip()
     return CityBrain(url, key, timeout=timeout)
+
+
+def auditor() -> CityBrain:
+    """The same for what only auditors may: the home's own auditor, where no key is set."""
+    return client(auditor=True)
 
 
 def plain(value: Any) -> Any:

@@ -1,85 +1,68 @@
-"""Commands about departments, keys and grants."""
+"""Commands about keys and grants."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from citybrain.core.schemas import NewGrant, NewKey, Role
-from citybrain.platform.cli.output import JsonFlag, client, screen, show_json, show_table
+from citybrain.core.dates import read_moment
+from citybrain.core.home import write_private
+from citybrain.core.schemas import IssuedKey, NewGrant, NewKey, NewRotation
+from citybrain.core.settings import Settings
+from citybrain.platform.cli.grants import add_requests
+from citybrain.platform.cli.output import (
+    JsonFlag,
+    checked,
+    client,
+    errors,
+    home_of,
+    screen,
+    show_json,
+    show_table,
+)
+
+Expires = Annotated[str, typer.Option(help="Last day or moment, in the city's time.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    departments = typer.Typer(help="Departments.", invoke_without_command=True)
-    departments.callback()(list_departments)
-    departments.command("add")(add_department)
     keys = typer.Typer(help="Service keys.", invoke_without_command=True)
     keys.callback()(list_keys)
     keys.command("issue")(issue_key)
+    keys.command("rotate")(rotate_key)
     keys.command("revoke")(revoke_key)
     grants = typer.Typer(help="Who may call what.", invoke_without_command=True)
     grants.callback()(list_grants)
     grants.command("give")(give_grant)
     grants.command("end")(end_grant)
-    app.add_typer(departments, name="departments")
+    add_requests(grants)
     app.add_typer(keys, name="keys")
     app.add_typer(grants, name="grants")
 
 
-def list_departments(context: typer.Context, *, json: JsonFlag = False) -> None:
-    """All departments, or `add` one.
-
-    Example: `citybrain departments`
-    """
-    if context.invoked_subcommand:
-        return
-    with client() as city:
-        found = city.departments()
-    if json:
-        show_json(found)
-        return
-    show_table(
-        "Departments", ["name", "中文", "English"],
-        [[d.name, d.title_zh, d.title_en] for d in found],
-    )  # fmt: skip
-
-
-def add_department(
-    name: str,
-    zh: Annotated[str, typer.Option(help="Name in Chinese.")] = "",
-    en: Annotated[str, typer.Option(help="Name in English.")] = "",
+def list_keys(
+    context: typer.Context,
+    under: Annotated[str, typer.Option(help="Of this department and all below it.")] = "",
     *,
     json: JsonFlag = False,
 ) -> None:
-    """Add a department.
-
-    Example: `citybrain departments add tourism --zh 文旅局 --en "Culture and Tourism"`
-    """
-    with client() as city:
-        found = city.add_department(name, zh, en)
-    if json:
-        show_json(found)
-    else:
-        screen.print(f"{found.name} is there. Give it a key: citybrain keys issue {found.name}")
-
-
-def list_keys(context: typer.Context, *, json: JsonFlag = False) -> None:
-    """All keys without their secrets, or `issue` and `revoke` one.
+    """All keys without their secrets; `issue`, `rotate` or `revoke` one.
 
     Example: `citybrain keys`
     """
     if context.invoked_subcommand:
         return
     with client() as city:
-        found = city.keys()
+        found = city.keys(under)
     if json:
         show_json(found)
         return
     show_table(
-        "Keys", ["id", "department", "role", "purposes", "note", "ends", "revoked"],
-        [[k.id, k.department, k.role, ", ".join(k.purposes), k.note, k.expires_at, k.revoked_at]
+        "Keys", ["id", "department", "role", "purposes", "level", "only for", "note", "ends", "revoked"],
+        [[k.id, k.department, k.role, ", ".join(k.purposes), k.level,
+          ", ".join([*k.scopes, *k.networks]), k.note, k.expires_at, k.revoked_at]
          for k in found],
     )  # fmt: skip
 
@@ -91,17 +74,58 @@ def issue_key(
     ] = "department",
     purpose: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
     note: Annotated[str, typer.Option(help="Who holds it.")] = "",
+    level: Annotated[
+        str, typer.Option(help="Data it may see: public, internal, sensitive, personal.")
+    ] = "internal",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="Actions it may take: job.*, call:NAME. Else all.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="Where it may come from: 10.1.0.0/16. Else anywhere.")
+    ] = None,
+    expires: Expires = "",
     *,
     json: JsonFlag = False,
 ) -> None:
     """Issue a key; its secret is shown once.
 
-    Example: `citybrain keys issue tourism --note "visitor app"`
+    Examples: `citybrain keys issue tourism --note "visitor app"`,
+    `citybrain keys issue tourism --scope call:crowd-level --network 10.1.0.0/16 --expires 2027-06-30`
     """
-    wanted: Role = role  # type: ignore[assignment]
-    new = _checked(department, wanted, purpose or ["operation"], note)
+    new = checked(
+        NewKey, department=department, role=role, purposes=purpose or ["operation"], note=note,
+        level=level, scopes=scope or [], networks=network or [], expires_at=_end(expires),
+    )  # fmt: skip
     with client() as city:
         found = city.add_key(new)
+    _show_secret(found, json=json)
+
+
+def rotate_key(
+    key_id: str,
+    overlap: Annotated[int, typer.Option(help="Seconds that the old one goes on.")] = 3600,
+    expires: Expires = "",
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Replace a key by a new one with the same rights; the old one ends after the overlap.
+
+    The home's own first keys are replaced in their files, too.
+
+    Example: `citybrain keys rotate k3j2h1g4f5 --overlap 86400`
+    """
+    new = checked(NewRotation, overlap_seconds=overlap, expires_at=_end(expires))
+    home = home_of(Settings())
+    with client() as city:
+        found = city.rotate_key(key_id, new)
+    for path in (home.admin_key, home.auditor_key):
+        if path.exists() and path.read_text().split("_")[2:3] == [key_id]:
+            write_private(path, found.secret.encode())
+            errors.print(f"{path} holds the new key.", soft_wrap=True)
+    _show_secret(found, json=json)
+
+
+def _show_secret(found: IssuedKey, *, json: bool) -> None:
     if json:
         show_json(found)
         return
@@ -109,16 +133,8 @@ def issue_key(
     screen.print(f"Keep it: it is shown once. Id {found.id}.", style="dim")
 
 
-def _checked(department: str, role: Role, purposes: list[str], note: str) -> NewKey:
-    from pydantic import ValidationError
-
-    from citybrain.core.errors import InvalidInput
-
-    try:
-        return NewKey(department=department, role=role, purposes=purposes, note=note)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+def _end(said: str) -> datetime | None:
+    return read_moment(said, Settings().zone, end=True) if said else None
 
 
 def revoke_key(key_id: str) -> None:

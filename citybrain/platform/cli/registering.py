@@ -1,4 +1,4 @@
-"""The commands `register` (whatever a developer has) and `convert` (a version's INT8 form)."""
+"""The commands `register` (whatever a developer has) and `convert` (other forms of a version)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def register(
         typer.Argument(
             help="A folder with algorithm.yaml; a .zip or .tar of one; a .onnx, .pt2, .pt, "
             ".safetensors or .skops file; a transformers folder; or runs:/…, models:/…, "
-            "hf:ORG/NAME, torchvision:NAME, ultralytics:NAME.pt."
+            "hf:ORG/NAME, torchvision:NAME, ultralytics:NAME.pt, triton://HOST/MODEL."
         ),
     ],
     name: Annotated[str, typer.Option(help="The algorithm, where no algorithm.yaml says it.")] = "",
@@ -52,23 +52,48 @@ def register(
     title_zh: Annotated[str, typer.Option(help="Its name in Chinese.")] = "",
     title_en: Annotated[str, typer.Option(help="Its name in English.")] = "",
     description: Annotated[str, typer.Option(help="A sentence for the catalogue.")] = "",
+    serving: Annotated[
+        str, typer.Option(help="auto: its fastest form that agrees with it; source: never another.")
+    ] = "",
     option: Annotated[
         list[str] | None,
         typer.Option(help="An option of the task, as NAME=VALUE; lists with commas. Repeatable."),
     ] = None,
+    level: Annotated[
+        str, typer.Option(help="Of its data: public, internal, sensitive, personal.")
+    ] = "",
+    purpose: Annotated[
+        list[str] | None, typer.Option(help="What it was made for; repeatable. None: anything.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Where it should not be used; repeatable.")
+    ] = None,
+    training_data: Annotated[str, typer.Option(help="What it was trained on, for people.")] = "",
+    contact: Annotated[str, typer.Option(help="Whom to ask.")] = "",
+    lineage: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE: source, recipe, data, data_digest, seed. Repeatable."),
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="Rows in one model call, at most.")] = 0,
     *,
     json: JsonFlag = False,
 ) -> None:
     """Register a model as the next version of its algorithm: checked, converted, tried.
+
+    A folder with an `algorithm.yaml` says all of this itself; an option that says otherwise is refused.
+    Of later versions, title, description, level, purposes, limits and contact are as they were, where
+    nobody says them.
 
     Example: `citybrain register ./road-damage`, or
     `citybrain register best.pt --name road-damage --owner traffic --licence MIT --domain traffic`
     """
     card = {
         "task": task, "architecture": architecture, "owner": owner, "licence": licence,
-        "domain": domain, "description": description,
+        "domain": domain, "description": description, "serving": serving,
         "title": {k: v for k, v in (("zh", title_zh), ("en", title_en)) if v},
-        "options": dict(_option(text) for text in option or []),
+        "options": dict(_option(text) for text in option or []), "level": level,
+        "purposes": purpose, "limits": limit, "training_data": training_data, "contact": contact,
+        "lineage": dict(_pair(text) for text in lineage or []), "max_batch": max_batch,
     }  # fmt: skip
     card = {key: value for key, value in card.items() if value}
     taken: Path | str = source if is_address(source) else _file(source)
@@ -84,33 +109,57 @@ def register(
 
 
 def convert(
-    version: Annotated[str, typer.Argument(help="NAME@version or NAME@alias, an ONNX version.")],
+    version: Annotated[str, typer.Argument(help="NAME@version or NAME@alias.")],
+    to: Annotated[
+        str, typer.Option(help="onnx: the same answers, faster. int8: smaller and less exact.")
+    ] = "onnx",
     scenario: Annotated[
-        str, typer.Option(help="Examine both in this scenario, and show what the INT8 form loses.")
+        str,
+        typer.Option(
+            help="Compare on this scenario's samples (else: the last exam's); for int8, examine both "
+            "and show what is lost."
+        ),
     ] = "",
     *,
     json: JsonFlag = False,
 ) -> None:
-    """Register a version's INT8 form as the next version: smaller, often faster, less exact.
+    """Make another form of a version, compared with it output by output.
 
-    Example: `citybrain convert crowd-level@1 --scenario scenic-crowd`
+    ONNX (of torch and transformers) is served in its place where it is faster, unless its
+    `algorithm.yaml` says `serving: source`. INT8 answers a little differently: it becomes the next
+    version, and its own gate decides.
+
+    Example: `citybrain convert spoken-digits@champion`, or
+    `citybrain convert crowd-level@1 --to int8 --scenario scenic-crowd`
     """
+    if to not in ("onnx", "int8"):
+        raise InvalidInput(f"There is no form {to[:40]!r}.", hint="Say --to onnx or --to int8.")
     ref = parse_ref(version)
     with client() as city, progress(f"converting {ref}", hidden=json) as watch:
         parent = city.version(ref.algorithm, ref.target or "challenger")
-        found = city.to_int8(parent.algorithm, parent.version)
-        report = city.admission(found.algorithm, found.version)
+        number = str(parent.version)
+        done = city.convert(parent.algorithm, number, to, scenario)  # type: ignore[arg-type]
         watch(0.5 if scenario else 1.0, "converted")
         exams = [
-            city.evaluate(scenario, one.algorithm, str(one.version)).report["metrics"]
-            for one in ((parent, found) if scenario else ())
+            city.evaluate(scenario, parent.algorithm, str(one)).report["metrics"]
+            for one in ((parent.version, done.made) if scenario and to == "int8" else ())
         ]
+        served = [form for form in city.version(ref.algorithm, number).forms if form.served]
     if json:
-        show_json({"version": found.model_dump(mode="json"), "admission": report, "exams": exams})
+        show_json({"conversion": done.model_dump(mode="json"), "exams": exams})
         return
+    report, name = done.report, parent.algorithm
     (size, small), (slow, fast) = report["bytes"], report["speed"]
-    screen.print(f"{found.algorithm}@{found.version} is the INT8 form of version {parent.version}.")
+    if to == "int8":
+        screen.print(f"{name}@{done.made} is the INT8 form of version {parent.version}.")
+    elif served:
+        screen.print(f"{name}@{parent.version} is served as ONNX from now on.")
+    else:
+        screen.print(f"{name}@{parent.version} has an ONNX form; it is served as it was.")
     screen.print(f"{size / 1e3:,.0f} → {small / 1e3:,.0f} kB, {slow:g} → {fast:g} ms a call here.")
+    screen.print(
+        f"Compared on its example in {report['calls']} sizes and on {report['samples']} real samples."
+    )
     _agreement(report, f"Agreement with version {parent.version}")
     if exams:
         show_table(
@@ -128,6 +177,8 @@ def _tell(found: Version, report: dict[str, Any]) -> None:
         _agreement(report, "Agreement with the source")
     if "examined" in report:
         screen.print(f"One call takes {report['examined']['milliseconds']:g} ms here.")
+        if place := report["examined"]["describe"].get("address"):
+            screen.print(f"It stays at {place}: digest and signature cover that address only.")
     screen.print(f"Next: citybrain evaluate SCENARIO --algorithm {found.algorithm}")
 
 
@@ -167,8 +218,13 @@ def _name_in(source: Path | str) -> str:
 
 def _option(text: str) -> tuple[str, Any]:
     """`labels=a,b` or `image_size=224`: numbers, lists and words, as YAML reads them."""
+    name, value = _pair(text)
+    parts = [yaml.safe_load(part) if part else part for part in value.split(",")]
+    return name, parts if len(parts) > 1 else parts[0]
+
+
+def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise InvalidInput(f"{text[:80]!r} is not NAME=VALUE.")
-    parts = [yaml.safe_load(part) if part else part for part in value.split(",")]
-    return name, parts if len(parts) > 1 else parts[0]
+    return name, value

@@ -1,4 +1,4 @@
-"""Commands about what runs: deploy, predict, features, usage, logs, audit."""
+"""Commands about what runs: deploy, predict, features, usage, logs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from citybrain.core.errors import CityBrainError, InvalidInput
 from citybrain.core.names import parse_ref
+from citybrain.core.schemas import NewDeployment, Scaling
+from citybrain.platform.cli.bodies import oip_example
 from citybrain.platform.cli.output import (
     JsonFlag,
     client,
     existing,
     progress,
+    reason_of,
     screen,
     show_json,
     show_table,
@@ -24,7 +28,7 @@ from citybrain.platform.cli.output import (
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (deploy, predict, usage, logs, audit):
+    for command in (deploy, predict, usage, logs):
         app.command()(command)
     features = typer.Typer(help="The shared feature store.", no_args_is_help=True)
     features.command("online")(features_online)
@@ -34,24 +38,54 @@ def add_to(app: typer.Typer) -> None:
 
 def deploy(
     name: Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME@version.")],
-    replicas: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
+    replicas: Annotated[
+        str, typer.Option(help="Processes that answer: 2, or 1..4 to follow the load; 0..: sleeps.")
+    ] = "1",
+    target_load: Annotated[
+        float | None, typer.Option(help="Of a range: frames of calls that one replica should have.")
+    ] = None,
+    up_after: Annotated[
+        float | None, typer.Option(help="Seconds above that load until replicas are added.")
+    ] = None,
+    down_after: Annotated[
+        float | None, typer.Option(help="Seconds below it until replicas are taken down.")
+    ] = None,
+    sleep_after: Annotated[
+        float | None, typer.Option(help="Of 0..: seconds without a call until none is left.")
+    ] = None,
+    cpus: Annotated[int, typer.Option(min=1, help="Of a replica: threads that one call has.")] = 1,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="Of a replica: a share of one (0.5), or a whole number.")
+    ] = 0.0,
     *,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="In one process with other light algorithms.")
+    ] = False,
     remove: Annotated[bool, typer.Option(help="Take it down instead.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Run an algorithm. A deployment of an alias follows it when it is promoted.
 
-    Example: `citybrain deploy traffic-flow --replicas 2`
+    Examples: `citybrain deploy traffic-flow --replicas 2`,
+    `citybrain deploy traffic-flow --replicas 0..4 --sleep-after 600`,
+    `citybrain deploy traffic-flow --shared`, `citybrain deploy street-scenes --cpus 2 --gpus 0.5`
     """
     ref = parse_ref(name)
     target = ref.target or "champion"
+    many = _many(
+        replicas, shared=shared, cpus=cpus, gpus=gpus, target_load=target_load, up_after=up_after, down_after=down_after,
+        sleep_after=sleep_after,
+    )  # fmt: skip
     with client() as city:
         if remove:
             city.undeploy(ref.algorithm, target)
             screen.print(f"{ref.algorithm}@{target} is being taken down.")
             return
         with progress(f"deploying {ref.algorithm}@{target}", hidden=json) as watch:
-            found = city.deploy(ref.algorithm, target, replicas)
+            found = city.deploy(
+                ref.algorithm, target, many.replicas, scaling=many.scaling, shared=many.shared,
+                cpus=many.cpus, gpus=many.gpus,
+            )  # fmt: skip
             watch(1.0, f"{ref.algorithm}@{target} is {found.state}")
     if json:
         show_json(found)
@@ -63,6 +97,37 @@ def deploy(
         )
     if not json:
         screen.print(f"{ref.algorithm}@{target} runs version {found.version}.")
+
+
+def _many(
+    replicas: str,
+    *,
+    shared: bool = False,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    **settings: float | None,
+) -> NewDeployment:
+    """A number or a range, when it moves, and what each has."""
+    said = {name: value for name, value in settings.items() if value is not None}
+    least, dots, most = replicas.partition("..")
+    try:
+        if dots:
+            scaling = Scaling(min_replicas=int(least), max_replicas=int(most), **said)
+            return NewDeployment(scaling=scaling, shared=shared, cpus=cpus, gpus=gpus)
+        if said:
+            option = "--" + next(iter(said)).replace("_", "-")
+            raise InvalidInput(
+                f"{option} has no effect on a fixed number of replicas.",
+                hint="Say a range: --replicas 1..4",
+            )
+        return NewDeployment(replicas=int(replicas), shared=shared, cpus=cpus, gpus=gpus)
+    except ValidationError as error:
+        raise InvalidInput(f"--replicas {replicas[:20]}: {reason_of(error)}") from error
+    except ValueError as error:
+        raise InvalidInput(
+            f"--replicas {replicas[:20]!r} is neither a number nor a range.",
+            hint="Like: --replicas 2 or --replicas 0..4",
+        ) from error
 
 
 def predict(
@@ -85,7 +150,7 @@ def predict(
     with client() as city:
         if example:
             page = city.algorithm(ref.algorithm)
-            show_json({"task": page.example, "oip": _oip(page.manifest, page.example)})
+            show_json({"task": page.example, "oip": oip_example(page.manifest, page.example)})
             return
         if not inputs:
             raise InvalidInput(
@@ -109,38 +174,6 @@ def predict(
             files = [existing(path, "file") for path in inputs]
             found = city.predict_files(str(ref), files, purpose=purpose)
     show_json(found)
-
-
-def _oip(manifest: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    """The example as a body for the Open Inference Protocol."""
-    import msgspec
-    import numpy as np
-
-    from citybrain.core.tensors import datatype
-    from citybrain.models.package import Manifest
-    from citybrain.models.task import open_task
-
-    task = open_task(Manifest.model_validate(manifest))
-    items = msgspec.convert(example["inputs"], list[task.Input])  # type: ignore[name-defined]
-    tensors = task.read(items)
-    if any(a.dtype == np.object_ and _binary(a) for a in tensors.values()):
-        return {"note": "This input is binary: send it with tritonclient, or use the task API."}
-    return {
-        "inputs": [
-            {
-                "name": name, "datatype": datatype(array), "shape": list(array.shape),
-                "data": [v.decode() if isinstance(v, bytes) else v for v in array.ravel().tolist()],
-            }
-            for name, array in tensors.items()
-        ]
-    }  # fmt: skip
-
-
-def _binary(array: Any) -> bool:
-    try:
-        return not all(value.decode().isprintable() for value in array.ravel())
-    except UnicodeDecodeError:
-        return True
 
 
 def usage(
@@ -190,25 +223,6 @@ def logs(
         screen.print(found["message"], markup=False, soft_wrap=True)
     for line in found["log"]:
         screen.print(line, markup=False, soft_wrap=True)
-
-
-def audit(
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50, *, json: JsonFlag = False
-) -> None:
-    """Every control act: when, who, what. For admins and auditors.
-
-    Example: `citybrain audit --limit 20`
-    """
-    with client() as city:
-        found = city.audit(limit)
-    if json:
-        show_json(found)
-        return
-    show_table(
-        "Audit", ["id", "when", "who", "department", "act", "on", "detail"],
-        [[e.id, f"{e.at:%Y-%m-%d %H:%M:%S}", e.actor, e.department, e.action, e.object,
-          ", ".join(f"{k}={v}" for k, v in e.detail.items())] for e in found],
-    )  # fmt: skip
 
 
 def features_online(

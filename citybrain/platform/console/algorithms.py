@@ -4,33 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from citybrain.core.schemas import Algorithm, AlgorithmPage, Card, Deployment, Evaluation, Key
+from citybrain.core.schemas import (
+    Actor,
+    Algorithm,
+    AlgorithmPage,
+    Card,
+    Conversion,
+    Deployment,
+    Evaluation,
+    Key,
+)
 from citybrain.models.package import Manifest
 from citybrain.models.task import open_task
-from citybrain.platform.api.access import Plane
+from citybrain.platform.api.access import (
+    Plane,
+    may_key,
+    seen_conversions,
+    seen_evaluations,
+)
 from citybrain.platform.api.algorithms import get_algorithm
 from citybrain.platform.console.cards import as_markdown
 from citybrain.platform.console.door import (
-    Visitor,
-    actor_of,
     address,
     language_of,
     pages,
-    sees_all,
     show,
 )
 from citybrain.platform.console.drawing import Drawing, draw
 from citybrain.platform.console.figures import by_day, intervals
-from citybrain.platform.console.notices import affected, champion_changes, sees_callers
+from citybrain.platform.console.notices import affected, champion_changes
 from citybrain.platform.console.snippets import Example, curl, python_client, tritonclient
+from citybrain.platform.policy import reaches, whose
 from citybrain.platform.wiring import ControlPlane
 
 router = pages()
+Visitor = Annotated[Key, may_key("algorithm.read")]
 FORMS = {
     "object-detection": "image",
     "image-classification": "image",
@@ -54,7 +67,8 @@ def catalogue(
     everything = plane.catalogue.algorithms()
     fitting = [found for found in everything if _fits(found, q[:100], domain, task)]
     states = _states(plane.truths.deployments.all())
-    measured = _measured(plane.truths.evaluations.find(state="done", limit=1000))
+    done = plane.truths.evaluations.find(state="done", limit=1000)
+    measured = _measured(one for one in done if not one.data)
     return show(
         request, "catalogue.html", key=key, found=fitting, total=len(everything), q=q[:100],
         domain=domain, task=task, states=states, measured=measured,
@@ -96,26 +110,32 @@ def _measured(evaluations: Iterable[Evaluation]) -> dict[tuple[str, int], tuple[
 @router.get("/algorithms/{name}")
 def algorithm_page(request: Request, name: str, plane: Plane, key: Visitor) -> Response:
     """Facts, versions, evaluations, history, how to call it, and a place to try it."""
-    found = get_algorithm(name, plane, actor_of(key))
-    evaluations = plane.truths.evaluations.find(algorithm=name, limit=12)
-    deployments = [d for d in plane.truths.deployments.all() if d.algorithm == name]
+    found = get_algorithm(name, plane, Actor.of(key))
+    evaluations = plane.truths.evaluations.find(algorithm=name, limit=40)
+    deployments = [d for d in plane.reconciler.deployments() if d.algorithm == name]
     return show(
         request, "algorithm.html", key=key, page=found, one=found.algorithm,
-        evaluations=[(one, intervals(one.report)) for one in evaluations],
+        evaluations=[
+            (one, intervals(one.report)) for one in seen_evaluations(plane, key, evaluations)[:12]
+        ],
         deployments=deployments, moves=plane.truths.history.moves(name)[:50],
         promotions=plane.truths.history.promotions(name)[:20],
         owner=next(
             (d for d in plane.truths.people.departments() if d.name == found.algorithm.owner), None
         ),
-        may_approve=key.role in ("admin", "developer"),
-        admissions={v.version: plane.catalogue.report(name, v.version) for v in found.versions[:10]},
+        may_approve=reaches(key, "promotion.decide", found.algorithm.owner),
+        admissions={v.version: plane.forms.admission(v) for v in found.versions[:10]},
+        traffic=plane.truths.traffics.get(name),
+        canary=next(iter(plane.truths.traffics.canaries(name, limit=1)), None),
+        conversions=_latest(seen_conversions(plane, key, plane.truths.conversions.find(name))),
         card=_card(plane, found), drawing=_drawing(plane, found, deployments, key),
         changes=champion_changes(plane, name)[:3], affected=affected(plane, key).get(name, []),
         department_titles={d.name: d for d in plane.truths.people.departments()},
         retired={r.version: r for r in found.retirements},
+        failures={failure.version: failure for failure in found.failures},
         withdrawn={e.version: e for e in found.ends if e.kind == "withdrawn"},
         granted=_granted(plane, key.department, name),
-        usage=_usage(plane, "" if sees_all(key) else key.department, name),
+        usage=_usage(plane, whose(key, "usage.read"), name),
         **_trying(found, address(request)),
     )  # fmt: skip
 
@@ -123,7 +143,7 @@ def algorithm_page(request: Request, name: str, plane: Plane, key: Visitor) -> R
 @router.get("/algorithms/{name}/card.md")
 def card_file(request: Request, name: str, plane: Plane, key: Visitor) -> Response:
     """The card in the reader's language, as a file to keep or to publish."""
-    found = plane.cards.card(get_algorithm(name, plane, actor_of(key)).algorithm.name)
+    found = plane.cards.card(get_algorithm(name, plane, Actor.of(key)).algorithm.name)
     disposition = f'attachment; filename="{found.algorithm}-{found.version}.md"'
     return Response(
         as_markdown(found, language_of(request)), media_type="text/markdown; charset=utf-8",
@@ -144,14 +164,14 @@ def _drawing(
     known = [version.version for version in page.versions]
     named = {*page.algorithm.aliases.values(), *(one.version for one in deployments)}
     shown = [version for version in known if version in named][:DRAWN] or known[:1]
-    seen_by = "" if sees_callers(key, page.algorithm.owner) else key.department
+    seen_by = "" if reaches(key, "caller.read", page.algorithm.owner) else key.department
     return draw(plane.lineage.around(page.algorithm.name, shown, seen_by=seen_by))
 
 
 @router.get("/algorithms/{name}/example.json")
 def example_file(name: str, plane: Plane, key: Visitor) -> Response:
     """A valid body of a call, to save and send."""
-    found = get_algorithm(name, plane, actor_of(key))
+    found = get_algorithm(name, plane, Actor.of(key))
     disposition = f'attachment; filename="{found.algorithm.name}-example.json"'
     return JSONResponse(found.example, headers={"content-disposition": disposition})
 
@@ -171,6 +191,18 @@ def _trying(page: AlgorithmPage, url: str) -> dict[str, Any]:
         ],
         "labels": options.get("titles", {}),
     }
+
+
+def _latest(conversions: Iterable[Conversion]) -> dict[int, list[Conversion]]:
+    """Of each version the newest conversion to each form that is under way or failed."""
+    newest: dict[tuple[int, str], Conversion] = {}
+    for one in conversions:
+        newest.setdefault((one.version, one.form), one)
+    found: dict[int, list[Conversion]] = {}
+    for one in newest.values():
+        if one.state != "done":
+            found.setdefault(one.version, []).append(one)
+    return found
 
 
 def _granted(plane: ControlPlane, department: str, name: str) -> bool:

@@ -37,6 +37,8 @@ def as_markdown(card: Card, language: Language) -> str:
         (t("created"), f"{card.registered_at:%Y-%m-%d %H:%M} UTC"),
         (t("digest"), f"`{card.digest}`"),
     ]
+    if card.remote:
+        facts.append((t("card.remote"), f"`{card.remote}` ({t('card.remote.digest')})"))
     lines = ["---", front.rstrip(), "---", "", f"# {title}", ""]
     if card.description:
         lines += [card.description, ""]

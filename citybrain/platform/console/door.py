@@ -9,10 +9,9 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,11 +19,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from citybrain.core.errors import CityBrainError, NotSignedIn
-from citybrain.core.schemas import Actor, Key
+from citybrain.core.schemas import Key
 from citybrain.evaluation.scenario import Scenario, scenarios
-from citybrain.platform.api.access import key_of, plane
+from citybrain.platform.api.access import plane
 from citybrain.platform.console import figures
 from citybrain.platform.console.texts import Language, choose, say, texts, verdict, word
+from citybrain.platform.policy import allows
 from citybrain.platform.wiring import ControlPlane
 from citybrain.serving.problems import status_of
 
@@ -54,9 +54,6 @@ HEADERS = {
 }
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-Visitor = Annotated[Key, Depends(key_of)]
-"""The living key behind the page; a page that asks for it sends strangers to the sign-in page."""
-
 
 class PageRoute(APIRoute):
     """A route for people: strict headers, and errors as pages."""
@@ -71,6 +68,8 @@ class PageRoute(APIRoute):
             except NotSignedIn:
                 response = _to_sign_in(request)
             except CityBrainError as error:
+                if request.headers.get("hx-request"):
+                    raise  # a script asks: it reads the problem as of any other route
                 response = show(request, "error.html", code=status_of(error), problem=error)
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
@@ -84,16 +83,6 @@ def pages() -> APIRouter:
     return APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-def actor_of(key: Key) -> Actor:
-    """Who acts."""
-    return Actor(key=key.id, department=key.department, role=key.role)
-
-
-def sees_all(key: Key) -> bool:
-    """Whether this key sees the usage of all departments."""
-    return key.role in ("admin", "auditor")
-
-
 def language_of(request: Request) -> Language:
     """The reader's language."""
     cookie = request.cookies.get(LANGUAGE_COOKIE, "")
@@ -101,8 +90,8 @@ def language_of(request: Request) -> Language:
 
 
 def is_secure(request: Request) -> bool:
-    """Whether the browser speaks https, here or to a proxy before us."""
-    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
+    """Whether the browser speaks https, here or to a named proxy; in production it has to."""
+    return request.url.scheme == "https" or plane(request).truths.settings.profile == "production"
 
 
 def address(request: Request) -> str:
@@ -127,10 +116,21 @@ def to_page(request: Request, path: str) -> Response:
 
 
 def _to_sign_in(request: Request) -> Response:
+    """401 with the form to sign in, which leads back here; a part of a page sends all of it there."""
+    if request.headers.get("hx-request"):
+        return Response(status_code=401, headers={"hx-redirect": "/login"})
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    is_page = request.method == "GET" and not request.headers.get("hx-request")
-    here = f"?next={quote(wanted)}" if is_page and wanted != "/" else ""
-    return to_page(request, f"/login{here}")
+    return sign_in_form(request, wanted if request.method == "GET" else "/")
+
+
+def sign_in_form(request: Request, wanted: str, error: str = "", *, code: int = 401) -> Response:
+    """The form; on one's own machine with the place of the first key."""
+    truths = plane(request).truths
+    home = truths.settings.profile == "embedded"
+    return show(
+        request, "login.html", code=code, next=local_path(wanted), error=error, home=home,
+        people=not home or truths.users.any(),
+    )  # fmt: skip
 
 
 @cache
@@ -156,6 +156,9 @@ def show(
     def t(name: str, /, **values: object) -> str:
         return say(language, name, **values)
 
+    def may(action: str) -> bool:
+        return key is not None and allows(key, action)
+
     def word_of(kind: str, name: str) -> str:
         return word(language, kind, name)
 
@@ -177,7 +180,7 @@ def show(
     page = _templates().get_template(template)
     return HTMLResponse(
         page.render(
-            t=t, word=word_of, title=title, moment=moment, says=says, names=names, scenario=scenario, zone=zone.key, language=language,
+            t=t, may=may, word=word_of, title=title, moment=moment, says=says, names=names, scenario=scenario, zone=zone.key, language=language,
             visitor=key, path=request.url.path, query=request.url.query,
             for_scripts=for_scripts, **facts,
         ),
@@ -214,6 +217,8 @@ def asset(name: str) -> str:
 
 class Assets(StaticFiles):
     """The console's own files."""
+
+    actions = ("console.files",)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """A file with its cache rule: kept for a year under its edition, else asked again."""

@@ -1,20 +1,16 @@
-"""Who is affected when a champion changes: what the algorithm page and the overview say of it."""
+"""What changed lately and whom it affects, and whose files nobody vouches for."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime, timedelta
 
-from citybrain.core.schemas import Key, Promotion
-from citybrain.platform.console.door import sees_all
+from citybrain.core.schemas import AuditEntry, Canary, Key, Promotion
+from citybrain.platform.policy import reaches
 from citybrain.platform.wiring import ControlPlane
+from citybrain.storage.records.audit import refusals
 
 RECENT = timedelta(days=7)
-
-
-def sees_callers(key: Key, owner: str) -> bool:
-    """Whether this key may know who else uses an algorithm."""
-    return sees_all(key) or (key.role == "developer" and key.department == owner)
 
 
 def affected(plane: ControlPlane, key: Key) -> dict[str, list[str]]:
@@ -27,7 +23,7 @@ def affected(plane: ControlPlane, key: Key) -> dict[str, list[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for grant in plane.truths.people.grants():
         if grant.revoked_at is None and (grant.until is None or grant.until > moment):
-            all_of_them = sees_callers(key, owners.get(grant.algorithm, ""))
+            all_of_them = reaches(key, "caller.read", owners.get(grant.algorithm, ""))
             if all_of_them or key.department == grant.department:
                 found[grant.algorithm].add(grant.department)
     return {algorithm: sorted(departments) for algorithm, departments in found.items()}
@@ -44,4 +40,34 @@ def champion_changes(plane: ControlPlane, algorithm: str = "") -> list[Promotion
             promotion.state == "waiting"
             or (promotion.state == "done" and (promotion.decided_at or promotion.at) > since)
         )
+    ]
+
+
+def releases(plane: ControlPlane) -> list[Canary]:
+    """Canaries that run or hold their share, or ended in the last days; newest first."""
+    since = datetime.now(plane.truths.settings.zone) - RECENT
+    return [
+        one
+        for one in plane.truths.traffics.canaries()
+        if one.moved_at > since or one.state in ("running", "passed")
+    ]
+
+
+def unvouched(plane: ControlPlane, key: Key) -> list[AuditEntry]:
+    """Versions that were refused in the last days because nobody vouches for their files.
+
+    Until one is signed again, withdrawn, deleted, or runs again; as far as this key may know.
+    """
+    owners = {name: owner for name, (owner, _) in plane.truths.history.algorithms().items()}
+    since = datetime.now(plane.truths.settings.zone) - RECENT
+    runs = {
+        f"{found.algorithm}@{found.version}"
+        for found in plane.truths.deployments.all()
+        if found.state == "running"
+    }
+    return [
+        entry
+        for entry in refusals(plane.truths.database, since)
+        if entry.object not in runs
+        and reaches(key, "caller.read", owners.get(entry.object.partition("@")[0], ""))
     ]

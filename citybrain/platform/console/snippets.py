@@ -124,5 +124,7 @@ def _array(spec: dict[str, Any], example: Example) -> str:
     value = item.get("tensors", item)[name]
     if spec["datatype"] == "BYTES":
         return f"np.array([{value!r}], dtype=object)"
+    if spec["datatype"] == "BF16":  # a name that numpy knows once tritonclient is imported
+        return f'np.array([{value!r}], dtype="bfloat16")'
     kind = spec["datatype"].lower().replace("fp", "float")
     return f"np.array([{value!r}], dtype=np.{kind}{'_' if kind == 'bool' else ''})"

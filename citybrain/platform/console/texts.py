@@ -49,7 +49,7 @@ def choose(cookie: str, accepted: str) -> Language:
     return "en" if accepted.strip() else "zh"
 
 
-# Gates and alias moves are written down in English; each of their few phrases has a Chinese one.
+# Gates, alias moves and canaries are written down in English; each of their few phrases has a Chinese one.
 PHRASES = (
     (r"^promotion (\w+)", r"晋级 \1"),
     (r"^(晋级 \w+) from (\S+)", r"\1，取自 \2"),
@@ -57,8 +57,22 @@ PHRASES = (
     (r"^withdrawn$", "版本已撤回"),
     (r"^retired$", "版本下线标记"),
     (r"^registered$", "注册新版本"),
-    (r"^rollback from (\d+)$", r"从版本 \1 回退"),
+    (r"^rollback from (\d+)", r"从版本 \1 回退"),
+    (r"回退, past (.*)", r"回退，跳过版本 \1"),
+    (r" \(withdrawn\)", "（已撤回）"),
+    (r" \(retired\)", "（已下线）"),
     (r"^set by plain MLflow$", "由 MLflow 直接设置"),
+    (r"^started$", "开始"),
+    (r"^stopped by hand$", "人工停止"),
+    (r"^promoted; all calls go to it$", "已提升，全部调用由它应答"),
+    (r"^version (\d+) does not run any more$", r"版本 \1 已不再运行"),
+    (r"^(\d+) of (\d+) calls failed, (\S+) before it$", r"\2 次调用中失败 \1 次，此前失败率为 \3"),
+    (r"^median (\S+ ms), (\S+ ms) before it$", r"中位延迟 \1，此前为 \2"),
+    (r"^p95 (\S+ ms), (\S+ ms) before it$", r"p95 延迟 \1，此前为 \2"),
+    (
+        r"^(\d+) calls, (\d+) failed, median (\S+ ms) \((\S+) before it\)$",
+        r"\1 次调用，失败 \2 次，中位延迟 \3（此前为 \4）",
+    ),
     (r"^(\S+) on (\S+?=\S+) ", r"\2 的 \1 "),
     (r"could not be measured", "无法测得"),
     (r" is (\S+), wanted ", r" 为 \1，要求"),

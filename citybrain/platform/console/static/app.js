@@ -50,7 +50,7 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
     if (elt.dataset.then === "reload") location.reload();
     return;
   }
-  if (!elt.matches("button")) return; // a poll that failed will come again
+  if (!elt.matches("button, form")) return; // a poll that failed will come again
   let text = cb.say("js.offline");
   try {
     const problem = JSON.parse(xhr.responseText);
