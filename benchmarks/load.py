@@ -50,6 +50,14 @@ class Target:
     headers: dict[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
 
+    def ask(self) -> tuple[int, bytes]:
+        """One request on a connection of its own: status and body."""
+        return ask(self)
+
+    def load(self, connections: int, seconds: float, *, wrk: bool | None = None) -> Load:
+        """Keep this many connections busy for this long."""
+        return load(self, connections, seconds, wrk=wrk)
+
 
 @dataclass(frozen=True)
 class Load:
@@ -179,11 +187,16 @@ async def generate(
     took = time.perf_counter() - started
     for transport, _ in opened:
         transport.close()
-    times = sorted(run.times) or [0.0]
+    return timed(run.times, took, run.refused, run.sent - len(run.times))
+
+
+def timed(seconds: list[float], took: float, refused: int = 0, broken: int = 0) -> Load:
+    """What a load saw that waited for its last answers, of the time of each answer."""
+    times = sorted(seconds) or [0.0]
     return Load(
-        answers=len(run.times) - run.refused, seconds=took,
+        answers=len(seconds) - refused, seconds=took,
         p50_ms=times[len(times) // 2] * 1e3, p99_ms=times[int(len(times) * 0.99)] * 1e3,
-        refused=run.refused, broken=run.sent - len(run.times), in_flight=0,
+        refused=refused, broken=broken, in_flight=0,
     )  # fmt: skip
 
 

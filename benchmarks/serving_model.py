@@ -1,4 +1,4 @@
-"""The model of the serving benchmark, a package of it, and the one request that is sent."""
+"""The tiny model of the serving benchmark, a package of it, and the one request that is sent."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import orjson
 from onnx import TensorProto, helper, numpy_helper
+from serving_workload import Request, Workload, read_json
 
 SEED = 20260101
 INPUTS, HIDDEN, OUTPUTS = 16, 64, 4
@@ -62,19 +64,49 @@ def _model() -> onnx.ModelProto:
     return model
 
 
-def request_body() -> bytes:
-    """One row as the Open Inference Protocol writes it in JSON."""
-    row = np.random.default_rng(SEED + 1).normal(size=INPUTS).round(6)
-    tensor = {"name": "x", "shape": [1, INPUTS], "datatype": "FP32", "data": row.tolist()}
-    return orjson.dumps({"inputs": [tensor]})
+def row() -> np.ndarray:
+    """The one row that is sent."""
+    return np.random.default_rng(SEED + 1).normal(size=(1, INPUTS)).round(6).astype(np.float32)
 
 
 def expected_answer(model: Path) -> list[float]:
-    """What every server must answer to that request."""
-    import onnxruntime as ort
-
-    tensor = orjson.loads(request_body())["inputs"][0]
-    rows = np.array(tensor["data"], dtype=np.float32).reshape(tensor["shape"])
+    """What every server must answer to that row."""
     session = ort.InferenceSession(model.read_bytes(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"x": rows})
+    (found,) = session.run(None, {"x": row()})
     return [float(value) for value in found.ravel()]
+
+
+def tiny_workload(folder: Path) -> Workload:
+    """The row as the Open Inference Protocol writes it in JSON."""
+    model = write_package(folder)
+    tensor = {"name": "x", "shape": [1, INPUTS], "datatype": "FP32", "data": row().ravel()}
+    body = orjson.dumps({"inputs": [tensor]}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Workload(
+        section="tiny", says=f"MLP of {INPUTS}, {HIDDEN} and {OUTPUTS} units, REST, JSON",
+        model=model, requests={"json": Request("/v2/models/mlp/infer", body)},
+        packages={"json": folder}, read=read_json, expected={"json": expected_answer(model)},
+    )  # fmt: skip
+
+
+def grpc_workload(folder: Path) -> Workload:
+    """The row as raw bytes in the protocol's gRPC message."""
+    from tritonclient.grpc import service_pb2 as pb
+
+    model = write_package(folder)
+    request = pb.ModelInferRequest(model_name="mlp", raw_input_contents=[row().tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, INPUTS])
+    return Workload(
+        section="grpc", says=f"MLP of {INPUTS}, {HIDDEN} and {OUTPUTS} units, gRPC, raw tensors",
+        model=model, requests={"raw": Request("mlp", request.SerializeToString())},
+        packages={"raw": folder}, read=read_grpc, expected={"raw": expected_answer(model)},
+    )  # fmt: skip
+
+
+def read_grpc(body: bytes) -> np.ndarray | list[float]:
+    """The numbers of a gRPC answer, raw or typed."""
+    from tritonclient.grpc import service_pb2 as pb
+
+    answer = pb.ModelInferResponse.FromString(body)
+    if answer.raw_output_contents:
+        return np.frombuffer(answer.raw_output_contents[0], np.float32)
+    return list(answer.outputs[0].contents.fp32_contents)

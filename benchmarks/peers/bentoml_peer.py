@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import bentoml
@@ -10,10 +11,11 @@ from oip_mlp import open_session
 
 
 @bentoml.service(
-    name="mlp", workers=1, metrics={"enabled": False}, logging={"access": {"enabled": False}}
-)
+    name="mlp", workers=int(os.environ["BENCH_WORKERS"]), metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)  # fmt: skip
 class Mlp:
-    """One worker, no access log, no metrics: as fast as its settings make it."""
+    """No access log, no metrics: as fast as its settings make it."""
 
     def __init__(self) -> None:
         self._session = open_session()

@@ -1,10 +1,11 @@
-"""Plain Ray Serve: its default HTTP proxy and one replica, in a Ray of its own.
+"""Ray Serve behind the proxy that its environment switches on, in a Ray of its own.
 
 Run as `python ray_peer.py PORT TEMPORARY_FOLDER`; it ends its Ray when it is told to end.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -16,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=256)
+@serve.deployment(num_replicas=int(os.environ["BENCH_WORKERS"]), max_ongoing_requests=256)
 class Plain:
-    """One replica; what Ray Serve's first page shows, with bytes in place of dictionaries."""
+    """What Ray Serve's first page shows, with bytes in place of dictionaries."""
 
     def __init__(self) -> None:
         self._mlp = Mlp()
