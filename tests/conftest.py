@@ -1,32 +1,86 @@
 """What all tests share: a clean environment, and one platform for those that do not harm it."""
 
+import functools
 import os
+import re
 import uuid
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
-from support import install_starter, running_platform
+from support import RemoteModels, install_starter, running_platform
 
+from citybrain.core.settings import Settings
+from citybrain.platform.wiring import build
 from citybrain.storage.database import Database
 
-KEPT = ("CITYBRAIN_TEST_DATA", "CITYBRAIN_TEST_POSTGRES")
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ("CITYBRAIN_TEST_", "CITYBRAIN_CONFORMANCE_")
 POSTGRES = os.environ.get("CITYBRAIN_TEST_POSTGRES", "")
+
+
+SHARING = re.compile(r"def \w+\([^)]*\b(platform|server)\b")
+
+
+@functools.cache
+def group_of(path):
+    """Under pytest-xdist: modules that use the one platform in one process, each other in one, too."""
+    shared = path.startswith("tests/conformance") or SHARING.search((ROOT / path).read_text())
+    return "platform" if shared else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlatform(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid.partition("::")[0])
+
+    return ByPlatform(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_from_outside():
     """A developer's own CITYBRAIN_… variables must not steer the tests."""
-    for name in [n for n in os.environ if n.startswith("CITYBRAIN_") and n not in KEPT]:
+    for name in [n for n in os.environ if n.startswith("CITYBRAIN_") and not n.startswith(KEPT)]:
         del os.environ[name]
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory):
+def remote_models():
+    """A server of somebody else's models; a test that changes it changes it back."""
+    found = RemoteModels()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory, remote_models):
     """One platform with crowd-level deployed, for all tests that do not harm it."""
-    with running_platform(tmp_path_factory.mktemp("home")) as found:
+    home = tmp_path_factory.mktemp("home")
+    settings = {
+        "CITYBRAIN_REMOTE__HOSTS": remote_models.hosts, "CITYBRAIN_REMOTE__SECONDS": "4",
+        # Replicas look at their files with every look of Serve at them, not every five minutes.
+        "CITYBRAIN_SERVING__VERIFY": "0.1",
+        # Two models of more than this share a replica by turns.
+        "CITYBRAIN_SERVING__SHARED_BYTES": str(2 << 20),
+        # Sampled calls can be read at once, not after a minute.
+        "CITYBRAIN_PREDICTIONS__SECONDS": "0.5",
+        "CITYBRAIN_TRACES__FILE": str(home / "logs" / "spans.jsonl"),
+    }  # fmt: skip
+    with running_platform(home, **settings) as found:
         install_starter(found)
         yield found
+
+
+@pytest.fixture(scope="session")
+def fresh_home(tmp_path_factory):
+    """Making MLflow's tables takes seconds; whoever needs an empty home copies this one."""
+    home = tmp_path_factory.mktemp("fresh") / "home"
+    build(Settings(home=home)).truths.database.close()
+    return home
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

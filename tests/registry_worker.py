@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from citybrain.core.errors import VersionNotFound
+from citybrain.core.schemas import NewPromotion
 from citybrain.core.settings import Settings
 from citybrain.platform.wiring import SYSTEM, build
 
@@ -38,7 +39,8 @@ def main(home, work):
         (folder / "algorithm.yaml").write_text(yaml.safe_dump(MANIFEST, allow_unicode=True))
         version = plane.catalogue.register(folder, SYSTEM)
         say(act="register", version=version.version, digest=version.digest)
-        done = plane.lifecycle.promote("flow", version.version, "staging", SYSTEM)
+        wanted = NewPromotion(version=version.version, alias="staging")
+        done = plane.lifecycle.promote("flow", wanted, SYSTEM)
         say(act="promote", version=done.version)
         if number % 3 == 0:
             try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
+from onnx import TensorProto, helper
 
 from citybrain.core.home import Home
 from citybrain.sdk import CityBrain
@@ -38,6 +41,13 @@ class Running:
     def key(self):
         return self.home.admin_key.read_text().strip()
 
+    def auditor(self):
+        return self.client(self.home.auditor_key.read_text().strip())
+
+    def audit(self, limit=200):
+        with self.auditor() as city:
+            return city.audit(limit)
+
     def client(self, key=None):
         return CityBrain(self.url, self.key if key is None else key, timeout=120)
 
@@ -59,6 +69,46 @@ class Running:
             except psutil.Error:
                 continue
         return found
+
+
+class RemoteModels:
+    """The server of `remote_models.py`, which can be stopped, started again and changed."""
+
+    def __init__(self, host="127.0.0.1"):
+        self.host = f"[{host}]" if ":" in host else host
+        self.ports = free_ports(2)
+        self._arguments = [*map(str, self.ports), host]
+        self.start()
+
+    @property
+    def places(self):
+        return [f"{self.host}:{port}" for port in self.ports]
+
+    @property
+    def hosts(self):
+        return ",".join(self.places)
+
+    def address(self, model, scheme="triton"):
+        return f"{scheme}://{self.places[scheme != 'triton']}/{model}"
+
+    def start(self):
+        command = [sys.executable, "-P", str(Path(__file__).with_name("remote_models.py"))]
+        self._process = subprocess.Popen([*command, *self._arguments], stdout=subprocess.PIPE)
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def stop(self):
+        self._process.kill()
+        self._process.communicate()
+
+    def freeze(self):
+        """From now on it is there and says nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self._process.send_signal(signal.SIGCONT)
+
+    def be(self, **models):
+        httpx.post(f"http://{self.places[0]}/be", json=models, trust_env=False).raise_for_status()
 
 
 def command(home, *arguments, timeout=300, check=True, **extra):
@@ -96,6 +146,24 @@ def install_starter(platform, recipe="crowd-level", scenario="scenic-crowd"):
         assert city.deploy(recipe).state == "running"
         wait_for(lambda: city.call("GET", f"/v2/models/{recipe}/ready") == {"ready": True})
     return version
+
+
+def doubler(path, operator="Add"):
+    """An ONNX graph that adds three numbers to themselves; with `Mul` it multiplies them."""
+    node = helper.make_node(operator, ["x", "x"], ["y"])
+    graph = helper.make_graph(
+        [node], "double", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def register_doubler(city, folder, name, operator="Add"):
+    """It as a version; it takes seconds, where a starter takes a training and an evaluation."""
+    card = {"owner": "platform", "licence": "MIT", "domain": "traffic"}
+    return city.register(doubler(folder / "double.onnx", operator), name, card=card)
 
 
 def wait_for(condition, seconds=60, pause=0.2):

@@ -91,6 +91,29 @@ def fork_bomb(work, request):
         count += 1
 
 
+def hold_bomb(work, request):
+    """A fork bomb that has reached its limit, says so, and stays until the file `enough` comes."""
+    fork_bomb(work, request)
+    (work / "bombed").touch()
+    while not (work / "enough").exists():
+        time.sleep(0.05)
+    return {"uid": os.getuid()}
+
+
+def start_processes(work, request):
+    """As many children as were asked for, all at once, as an honest conversion might need."""
+    children = []
+    for _ in range(request["count"]):
+        child = os.fork()  # an OSError is the answer to somebody else's bomb
+        if child == 0:
+            time.sleep(600)
+        children.append(child)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return {"uid": os.getuid(), "started": len(children)}
+
+
 def leave_children(work, request):
     for _ in range(5):
         if os.fork() == 0:

@@ -1,5 +1,6 @@
 """Every plug-in on every shelf passes the same examination; a new file is examined by itself."""
 
+import functools
 import json
 
 import msgspec
@@ -18,24 +19,35 @@ from citybrain.models.task import TASKS, open_task
 from citybrain.serving.protocols import task as task_protocol
 
 BUDGET = 4.0
-trained = {}
+SEED = 3
 
 
 @pytest.fixture(scope="session")
-def package_of(tmp_path_factory):
+def data_of(tmp_path_factory):
+    """A part of each recipe's generated data; what costs seconds to draw is drawn once."""
+
+    @functools.cache
+    def make(name, part):
+        folder = tmp_path_factory.mktemp(f"{name}-{part}")
+        return RECIPES.get(name).generate(folder, seed=SEED, part=part)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def package_of(tmp_path_factory, data_of):
     """A package of each recipe, trained for a moment."""
 
+    @functools.cache
     def make(name):
-        if name not in trained:
-            folder = tmp_path_factory.mktemp(name)
-            recipe = RECIPES.get(name)
-            data = recipe.generate(folder / "data", seed=3, part="train")
-            recipe.train(data, folder / "package", seed=0, budget=BUDGET, progress=lambda *_: None)
-            manifest = yaml.safe_load((folder / "package" / MANIFEST).read_text())
-            manifest["lineage"] = {"recipe": name}
-            (folder / "package" / MANIFEST).write_text(yaml.safe_dump(manifest))
-            trained[name] = folder / "package"
-        return trained[name]
+        folder = tmp_path_factory.mktemp(name) / "package"
+        RECIPES.get(name).train(
+            data_of(name, "train"), folder, seed=0, budget=BUDGET, progress=lambda *_: None
+        )
+        manifest = yaml.safe_load((folder / MANIFEST).read_text())
+        manifest["lineage"] = {"recipe": name}
+        (folder / MANIFEST).write_text(yaml.safe_dump(manifest))
+        return folder
 
     return make
 
@@ -90,22 +102,22 @@ def test_one_bad_request_does_not_harm_its_neighbours(name, package_of):
 
 
 @pytest.mark.parametrize("name", RECIPE_NAMES)
-def test_generated_data_are_reproducible_and_the_parts_differ(name, tmp_path):
-    def digest(folder, part, seed=5):
-        return data_digest(RECIPES.get(name).generate(tmp_path / folder, seed=seed, part=part))
+def test_generated_data_are_reproducible_and_the_parts_differ(name, data_of, tmp_path):
+    def again(seed):
+        found = RECIPES.get(name).generate(tmp_path / str(seed), seed=seed, part="test")
+        return data_digest(found)
 
-    first = digest("a", "test")
-    assert digest("b", "test") == first
-    assert digest("c", "train") != first
-    assert digest("d", "test", seed=6) != first
+    first = data_digest(data_of(name, "test"))
+    assert again(SEED) == first
+    assert data_digest(data_of(name, "train")) != first
+    assert again(SEED + 1) != first
 
 
 @pytest.mark.parametrize("name", RECIPE_NAMES)
-def test_the_task_reads_what_the_recipe_generates(name, package_of, tmp_path):
+def test_the_task_reads_what_the_recipe_generates(name, package_of, data_of):
     package = Package.open(package_of(name))
     task = open_task(package.manifest, package.folder)
-    data = RECIPES.get(name).generate(tmp_path, seed=9, part="test")
-    samples = task.samples(data)
+    samples = task.samples(data_of(name, "test"))
     assert len(samples) > 20
     signature = task.signature()
     for sample in samples[:20]:
@@ -124,6 +136,7 @@ OPTIONS = {
     "object-detection": {"labels": ["car"], "image_size": 64},
     "transcription": {"tokens": ["", *"0123456789"]},
     "speech-synthesis": {},
+    "composition": {"example": [{"text": "any"}]},
     "forecasting": {"context": 12, "horizon": 3, "step_seconds": 300},
 }
 
@@ -180,7 +193,7 @@ class TestTask:
 @pytest.mark.parametrize("name", RUNTIMES.names())
 def test_a_runtime_refuses_broken_weights_with_the_reason(name, tmp_path):
     weights = {"onnx": "m.onnx", "ultralytics": "m.onnx", "torch": "m.safetensors",
-               "transformers": "config.json"}.get(name, "m.onnx")  # fmt: skip
+               "transformers": "config.json", "triton": "remote.json"}.get(name, "m.onnx")  # fmt: skip
     (tmp_path / weights).write_bytes(b"not what it says")
     manifest = {
         "name": "any-name", "title": {"zh": "甲", "en": "A"}, "task": "text-classification",
@@ -211,13 +224,12 @@ def test_a_shipped_scenario_fits_its_recipe_metrics_and_baseline(name):
 
 
 @pytest.mark.parametrize("name", sorted(scenarios()))
-def test_perfect_answers_are_better_than_the_baseline(name, package_of, tmp_path):
+def test_perfect_answers_are_better_than_the_baseline(name, package_of, data_of):
     """Metrics point the right way: the truth itself beats the baseline on the first metric."""
     scenario = scenarios()[name]
     package = Package.open(package_of(scenario.data.recipe))
     task = open_task(package.manifest, package.folder)
-    data = RECIPES.get(scenario.data.recipe).generate(tmp_path, seed=1, part="test")
-    samples = task.samples(data)[:60]
+    samples = task.samples(data_of(scenario.data.recipe, "test"))[:60]
     truths = [sample.truth for sample in samples]
     metric = METRICS.get(scenario.metrics[0])
     perfect = metric.score(truths, truths)

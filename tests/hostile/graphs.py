@@ -249,7 +249,6 @@ graph("function-named-like-an-operator", onnx_of(
 graph("strings-enormous", onnx_of([same()], [TensorProto(name="s", dims=[10**12], data_type=8)]))
 graph("strings-enormous-constant", onnx_of([helper.make_node(
     "Constant", [], ["c"], value=TensorProto(dims=[10**12], data_type=8)), same()]))  # fmt: skip
-graph("strings-as-input", file_of("model.onnx", lambda s: strings(s).SerializeToString()))
 graph("truncated", file_of("model.onnx", lambda s: model([same()]).SerializeToString()[:-5]))
 graph("junk", file_of("model.onnx", b"\xff" * 1000))
 graph("nothing", file_of("model.onnx", b""))
@@ -263,13 +262,6 @@ graph(
 )
 graph("future-opset", onnx_of([same()], opsets=(("", 9999),)))
 graph("two-opsets", onnx_of([same()], opsets=(("", 20), ("", 7))))
-
-
-def strings(shot):
-    found = model([same()])
-    found.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
-    found.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
-    return found
 
 
 def outputless():

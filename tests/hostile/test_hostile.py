@@ -24,8 +24,10 @@ HERE = Path(__file__).resolve().parents[1]
 BEST, REASON = isolation()
 CARD = {"name": "try-me", "owner": "traffic", "licence": "Apache-2.0", "domain": "traffic"}
 LIMITS = Limits(seconds=30, memory=2 << 30)
-SECONDS = 10
-"""An idle machine takes less than 2; a busy one must not make this test fail."""
+SECONDS = 2
+"""Of processors, in each sandbox: by the clock it is the machine that is measured, which may be busy."""
+PATIENCE = 60
+"""By the clock, from a file to its refusal; the table shows what it was."""
 GROWTH = 100 << 20
 UNCLEAR = re.compile(
     r"Traceback|It cannot be read: \w+|without an answer|/site-packages|\.py\b.*line"
@@ -35,19 +37,22 @@ STRIDE = 16
 CHOSEN = CASES if FULL else CASES[int(os.environ.get("HOSTILE_SEED", "0")) % STRIDE :: STRIDE]
 """`make trust` hands all of them in, `make test` every sixteenth."""
 PICKLES = [case for case in CASES if case.family.startswith("pickle")]
-took: dict[str, tuple[float, int]] = {}
+took: dict[str, tuple[float, float, int]] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def table(request):
-    """Print the slowest cases and the largest when all are done."""
+    """Print what the slowest cases and the largest took when all are done."""
     yield
-    slow = sorted(took.items(), key=lambda item: -item[1][0])[:10]
-    large = sorted(took.items(), key=lambda item: -item[1][1])[:3]
+    shown = {
+        name: took[name]
+        for kind, count in ((0, 10), (1, 10), (2, 3))
+        for name in sorted(took, key=lambda name: -took[name][kind])[:count]
+    }
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{len(took)} hostile cases; slowest, then largest:")
-        for name, (seconds, memory) in slow + large:
-            print(f"  {seconds:6.2f} s {memory >> 20:5d} MB  {name}")
+        print(f"\n{len(took)} hostile cases; those that took most processor, clock or memory:")
+        for name, (seconds, clock, memory) in shown.items():
+            print(f"  {seconds:5.2f} s of {clock:5.2f} s {memory >> 20:5d} MB  {name}")
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +97,11 @@ def refuse(case, tmp_path, monkeypatch, how, empty=0):
     begin = time.monotonic()
     with pytest.raises(CityBrainError) as refused:
         admission.admit(source, work, {**CARD, **case.card}, LIMITS, how=how)
-    seconds = time.monotonic() - begin
+    clock = time.monotonic() - begin
     used = [json.loads((s / "used.json").read_text()) for s in steps if (s / "used.json").exists()]
     memory = max((one["memory"] for one in used), default=empty) - empty
-    took[f"{case} ({how})"] = (seconds, memory)
+    seconds = max((one["seconds"] for one in used), default=0.0)
+    took[f"{case} ({how})"] = (seconds, clock, memory)
     message = refused.value.message
     assert message.strip() and re.search(case.says, message, re.IGNORECASE), message
     assert not UNCLEAR.search(message), message
@@ -106,6 +112,7 @@ def refuse(case, tmp_path, monkeypatch, how, empty=0):
     assert not [path for path in outside if os.path.lexists(path)]
     assert {**look(handed), **look(beside)} == before
     assert seconds < SECONDS
+    assert clock < PATIENCE
     if how is not Isolation.none:
         assert len(used) == len(steps), "a step died instead of answering"
         assert memory < GROWTH

@@ -5,11 +5,20 @@ from pathlib import Path
 from typer.main import get_command
 
 from citybrain.core.errors import all_errors
-from citybrain.core.settings import IntakeSettings, ServingSettings, Settings
+from citybrain.core.settings import (
+    IntakeSettings,
+    JobSettings,
+    PredictionSettings,
+    RemoteSettings,
+    ServingSettings,
+    Settings,
+    TraceSettings,
+)
 from citybrain.models.recipe import RECIPES
 from citybrain.models.runtime import RUNTIMES
 from citybrain.models.task import TASKS
 from citybrain.platform.cli.main import app
+from citybrain.platform.policy import as_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,11 +34,11 @@ def test_every_error_code_is_documented():
 
 def test_every_setting_is_documented():
     page = text("docs/settings.md")
-    names = [
-        f"CITYBRAIN_{n.upper()}" for n in Settings.model_fields if n not in ("serving", "intake")
-    ]
-    names += [f"CITYBRAIN_SERVING__{n.upper()}" for n in ServingSettings.model_fields]
-    names += [f"CITYBRAIN_INTAKE__{n.upper()}" for n in IntakeSettings.model_fields]
+    parts = {"serving": ServingSettings, "intake": IntakeSettings, "jobs": JobSettings,
+             "remote": RemoteSettings, "predictions": PredictionSettings, "traces": TraceSettings}  # fmt: skip
+    names = [f"CITYBRAIN_{n.upper()}" for n in Settings.model_fields if n not in parts]
+    for part, schema in parts.items():
+        names += [f"CITYBRAIN_{part.upper()}__{n.upper()}" for n in schema.model_fields]
     assert not [name for name in names if f"`{name}`" not in page]
 
 
@@ -49,6 +58,12 @@ def test_every_plug_in_is_documented():
     page = text("docs/plugins.md")
     names = [*TASKS.names(), *RUNTIMES.names(), *RECIPES.names()]
     assert not [name for name in names if f"`{name}`" not in page]
+
+
+def test_who_may_do_what_is_the_policy_itself():
+    page = text("docs/access.md")
+    shown = page.partition("<!-- policy: begin -->\n")[2].partition("<!-- policy: end -->")[0]
+    assert shown == as_markdown(), "python -m citybrain.platform.policy prints the table"
 
 
 def test_the_lock_names_no_index_and_no_path():

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from support import command, wait_for
+from support import command, register_doubler, wait_for
 
 from citybrain.core.errors import (
     AlgorithmNotFound,
@@ -20,6 +20,7 @@ from citybrain.core.errors import (
     MissingKey,
     NotAllowed,
     NotGranted,
+    NotReady,
     RowNotFound,
     SignatureWrong,
 )
@@ -141,6 +142,26 @@ with mlflow.start_run():
     import sys
 
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+
+    def told_what_is_missing():
+        done = command(platform.home.root, "algorithms", "plain-double", check=False)
+        assert done.returncode == 1
+        return "set_registered_model_tag" in done.stderr and done.stderr
+
+    asked = wait_for(told_what_is_missing, 60)
+    words = {
+        "citybrain.owner": "platform",
+        "citybrain.licence": "MIT",
+        "citybrain.domain": "traffic",
+    }
+    assert all(tag in asked for tag in words)
+    code = f"""
+from mlflow import MlflowClient
+client = MlflowClient({platform.client().status().mlflow!r})
+for tag, value in {words!r}.items():
+    client.set_registered_model_tag("plain-double", tag, value)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     with platform.client() as city:
         version = wait_for(lambda: city.version("plain-double", "challenger"), 60)
         assert version.source == "mlflow"
@@ -186,8 +207,46 @@ def test_four_eyes_means_two_keys(platform):
             assert second.approve(asked.id).state == "done"
         assert first.algorithm("crowd-level").algorithm.aliases["pilot"] == 1
         first.set_approval("crowd-level", "self")
-        acts = [entry.action for entry in first.audit()]
+        acts = [entry.action for entry in platform.audit()]
         assert {"promotion.ask", "promotion.approve", "alias.move", "algorithm.approval"} <= {*acts}
+
+
+def at_a_terminal(home, *arguments, types):
+    """Run a command as a person does, who answers its question."""
+    import os
+    import pty
+    import subprocess
+    import sys
+
+    ours, its = pty.openpty()
+    try:
+        running = subprocess.Popen(
+            [sys.executable, "-P", "-m", "citybrain.platform.cli.main", *arguments], stdin=its,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "CITYBRAIN_HOME": str(home)},
+        )  # fmt: skip
+        os.write(ours, types.encode())
+        shown, _ = running.communicate(timeout=120)
+        return running.returncode, shown
+    finally:
+        os.close(ours)
+        os.close(its)
+
+
+def test_a_person_at_a_terminal_is_asked_before_the_champion_changes(platform, example):
+    with platform.client() as city:
+        city.predict("crowd-level", example)
+        before = len(city.promotions())
+        home = platform.home.root
+        code, shown = at_a_terminal(home, "promote", "crowd-level@1", types="n\n")
+        assert code == 1
+        assert "platform" in shown, "who called"
+        assert "Make version 1 the champion of crowd-level?" in shown
+        assert len(city.promotions()) == before
+        code, shown = at_a_terminal(home, "promote", "crowd-level@1", types="y\n")
+        assert (code, "is done" in shown) == (0, True), shown
+        code, shown = at_a_terminal(home, "promote", "crowd-level@1", "--yes", types="")
+        assert (code, "Make version" in shown) == (0, False), shown
 
 
 def test_a_retirement_reaches_callers_through_http_and_grpc_and_can_be_undone(platform, example):
@@ -260,20 +319,9 @@ def test_a_broken_model_is_refused_where_it_is_handed_in(platform, tmp_path):
 @pytest.fixture
 def doubler(platform, tmp_path):
     """A version of its own that a test may harm: name, number, the folder that replicas load."""
-    from onnx import TensorProto, helper
-
     name = f"doubler-{tmp_path.name[-12:].lower().replace('_', '')}".rstrip("-")
-    node = helper.make_node("Add", ["x", "x"], ["y"])
-    graph = helper.make_graph(
-        [node], name, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path = tmp_path / "double.onnx"
-    path.write_bytes(model.SerializeToString())
     with platform.client() as city:
-        card = {"owner": "platform", "licence": "MIT", "domain": "traffic"}
-        version = city.register(path, name, card=card)
+        version = register_doubler(city, tmp_path, name)
         yield name, version.version, platform.home.packages / version.digest
         try:
             city.undeploy(name, str(version.version))
@@ -291,8 +339,51 @@ def test_one_flipped_byte_and_the_version_does_not_start_and_says_why(platform, 
         (found,) = [d for d in city.deployments() if d.algorithm == name]
         assert "not those that were registered" in found.message
         assert "not those that were registered" in city.logs(name, str(version))["message"]
-        acts = [entry.action for entry in city.audit() if entry.object == f"{name}@{version}"]
+        acts = [entry.action for entry in platform.audit() if entry.object == f"{name}@{version}"]
         assert "version.refused" in acts
+        city.undeploy(name, str(version))
+        wait_for(lambda: name not in {d.algorithm for d in city.deployments()})
+        page = city._http.get(f"/algorithms/{name}", headers={"accept-language": "en"}).text
+        assert f"Did not start as {version} on" in page
+        assert "not those that were registered" in page, "and it does not go with the deployment"
+        shown = command(platform.home.root, "algorithms", name).stdout
+        assert "did not start" in " ".join(shown.split())
+
+
+def test_one_flipped_byte_under_a_running_replica_stops_it_until_the_file_is_back(
+    platform, doubler
+):
+    name, version, folder = doubler
+    row = [{"tensors": {"x": [1.0, 2.0, 3.0]}}]
+    path = folder / "model.onnx"
+    good = path.read_bytes()
+    with platform.client() as city:
+
+        def found():
+            return next(d for d in city.deployments() if d.algorithm == name)
+
+        def refusal():
+            try:
+                city.predict(name, row)
+            except NotReady as refused:
+                return refused.message
+            return ""
+
+        assert city.deploy(name, str(version)).state == "running"
+        assert city.predict(name, row)["version"] == version
+        path.write_bytes(bytes([*good[:20], good[20] ^ 1, *good[21:]]))
+        assert "files are not those that were registered" in wait_for(refusal, 30)
+        wait_for(lambda: found().state == "failed", 60)
+        assert "not those that were registered" in found().message
+        ready = f"{platform.url}/v2/models/{name}/ready"
+        headers = {"authorization": f"Bearer {platform.key}"}
+        wait_for(lambda: httpx.get(ready, headers=headers).status_code == 503, 10)
+        assert "deployment: failed" in refusal()
+        acts = [(e.action, e.actor) for e in platform.audit() if e.object == f"{name}@{version}"]
+        assert acts.count(("version.refused", "reconciler")) == 1
+        path.write_bytes(good)
+        assert city.deploy(name, str(version)).state == "running"
+        assert city.predict(name, row)["results"] == [{"tensors": {"y": [2.0, 4.0, 6.0]}}]
 
 
 def test_a_revoked_signers_versions_are_refused_until_they_are_signed_again(platform, doubler):
@@ -340,14 +431,14 @@ def test_files_swapped_behind_the_platform_are_not_loaded(platform, doubler):
 
 def test_secrets_are_readable_by_their_owner_only(platform):
     root = platform.home.root
-    for path in [platform.home.admin_key, *(root / "secrets").iterdir(), *root.glob("journal/*")]:
+    for path in [*root.glob("*.key"), *(root / "secrets").iterdir(), *root.glob("journal/*")]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
 
 
 def test_nothing_listens_but_the_doors_and_what_asks_for_credentials(platform):
+    from citybrain.platform.children import marked
     from citybrain.platform.listeners import foreign_listeners
-    from citybrain.platform.supervisor import marked
 
     processes = marked(platform.state()["mark"])
     assert len(processes) > 5

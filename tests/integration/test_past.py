@@ -8,13 +8,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from citybrain.core.errors import AliasMoved, Conflict, VersionWithdrawn
-from citybrain.core.schemas import Actor, NewDepartment, NewGrant
+from citybrain.core.schemas import (
+    Actor,
+    NewCanary,
+    NewDepartment,
+    NewGrant,
+    NewTraffic,
+    Share,
+)
 from citybrain.storage.moments import now
 from citybrain.storage.records.deployments import Deployments
 from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.history import History
 from citybrain.storage.records.past import Past
 from citybrain.storage.records.people import People
+from citybrain.storage.records.traffic import Traffics
 
 ADMIN = Actor(key="k1", department="platform", role="admin")
 ALGORITHMS = ("flow", "router", "detector")
@@ -26,7 +34,7 @@ class City:
 
     def __init__(self, database, seed):
         self.history, self.deployments = History(database), Deployments(database)
-        self.people = People(database)
+        self.people, self.traffics = People(database), Traffics(database)
         self.random = random.Random(seed)
         self.versions = dict.fromkeys(ALGORITHMS, 0)
         self.actors = [Actor(key=f"k{n}", department="platform", role="admin") for n in range(4)]
@@ -37,7 +45,7 @@ class City:
         name, actor = self.random.choice(ALGORITHMS), self.random.choice(self.actors)
         target = self.random.choice(("champion", "staging"))
         kinds = (self.register, self.move, self.deploy, self.see, self.undeploy, self.take_down)
-        kinds += (self.grant, self.revoke, self.ask, self.decide)
+        kinds += (self.grant, self.revoke, self.ask, self.decide, self.share, self.share)
         self.random.choice(kinds)(name, target, actor)
 
     def register(self, name, _, actor):
@@ -96,6 +104,23 @@ class City:
         elif waiting:
             self.history.approve(waiting[0].id, actor, self_allowed=True)
 
+    def share(self, name, target, actor):
+        """Splits, shadows and fallbacks by hand, and canaries that move a split."""
+        held = self.traffics.get(name)
+        if held.canary:
+            state = self.random.choice(("running", "running", "stopped", "rolled-back"))
+            self.traffics.move(held.canary, state, 1, "r")
+        elif self.random.random() < 0.4 and not held.split:
+            self.traffics.start(name, NewCanary(target="7", steps=[5, 50]), 7, 1, actor)
+        else:
+            part = self.random.randint(1, 3) * 10
+            plans = (
+                {}, {"shadow": target, "shadow_percent": part}, {"fallback": [target]},
+                {"split": [Share(target="champion", percent=100 - part),
+                           Share(target="staging", percent=part)]},
+            )  # fmt: skip
+            self.traffics.put(name, NewTraffic(**self.random.choice(plans)), actor)
+
     def live(self, at):
         """What the live tables say, in the words of `told`."""
         aliases = {(n, a, v) for n, found in self.history.aliases().items()
@@ -109,7 +134,9 @@ class City:
                   if not g.revoked_at and (g.until is None or g.until > at)}  # fmt: skip
         waiting = {(p.id, p.alias, p.algorithm, p.version, p.asked_by, p.at)
                    for p in self.history.promotions(state="waiting")}  # fmt: skip
-        return aliases, wanted, served, grants, waiting
+        traffic = {(t.algorithm, t.model_dump_json()) for t in self.traffics.all().values()
+                   if t.split or t.shadow or t.fallback}  # fmt: skip
+        return aliases, wanted, served, traffic, grants, waiting
 
 
 def told(then, algorithm=""):
@@ -120,7 +147,8 @@ def told(then, algorithm=""):
     grants = {(g.id, g.department, g.algorithm, g.purpose, g.until, g.moved_by)
               for g in then.grants}  # fmt: skip
     waiting = {(p.id, p.alias, p.algorithm, p.version, p.moved_by, p.at) for p in then.waiting}
-    return aliases, wanted, served, grants, waiting
+    traffic = {(t.algorithm, t.model_dump_json(exclude={"moved_by", "at"})) for t in then.traffic}
+    return aliases, wanted, served, traffic, grants, waiting
 
 
 def test_the_history_answers_as_the_live_tables_did_at_each_of_200_moments(database):
@@ -132,14 +160,14 @@ def test_the_history_answers_as_the_live_tables_did_at_each_of_200_moments(datab
         snapshots.append((at, city.live(at)))
     for at, live in snapshots:
         assert told(past.as_of(at)) == live, at
-    sizes = [max(len(live[part]) for _, live in snapshots) for part in range(5)]
+    sizes = [max(len(live[part]) for _, live in snapshots) for part in range(6)]
     assert min(sizes) >= 2, "the acts did not reach every table"
     expired = [g for g in city.people.grants() if g.until and not g.revoked_at and g.until < now()]
     assert expired, "no grant ended by itself"
     at, live = snapshots[150]
     one = past.as_of(at, "flow")
     assert told(one) == tuple(
-        {row for row in part if row[2 if part in live[3:] else 0] == "flow"} for part in live
+        {row for row in part if row[2 if part in live[4:] else 0] == "flow"} for part in live
     )
 
 
@@ -148,7 +176,28 @@ def test_as_of_before_everything_is_empty(database):
     city = City(database, seed=1)
     city.register("flow", "", ADMIN)
     then = Past(database).as_of(before)
-    assert (then.aliases, then.deployments, then.grants) == ([], [], [])
+    assert (then.aliases, then.deployments, then.traffic, then.grants) == ([], [], [], [])
+
+
+def test_as_of_tells_who_moved_a_split(database):
+    city = City(database, seed=1)
+    hand = Actor(key="k9", department="traffic", role="developer")
+    city.traffics.put("flow", NewTraffic(shadow="staging", shadow_percent=20), hand)
+    first = now()
+    started = city.traffics.start("flow", NewCanary(target="7", steps=[5, 50]), 7, 1, hand)
+    city.traffics.move(started.id, "running", 1, "fine so far")
+    second = now()
+    city.traffics.move(started.id, "rolled-back", 1, "slower")
+    (by_hand,) = Past(database).as_of(first).traffic
+    assert (by_hand.moved_by, by_hand.shadow, by_hand.split, by_hand.canary) == (
+        "k9", "staging", [], "",
+    )  # fmt: skip
+    (stepped,) = Past(database).as_of(second, "flow").traffic
+    assert (stepped.moved_by, stepped.canary, stepped.shadow) == ("canary", started.id, "staging")
+    assert [(s.target, s.percent) for s in stepped.split] == [("7", 50), ("champion", 50)]
+    (back,) = Past(database).as_of(now()).traffic
+    assert (back.canary, back.split, back.shadow) == ("", [], "staging")
+    assert Past(database).as_of(second, "router").traffic == []
 
 
 @pytest.mark.parametrize(
@@ -159,6 +208,7 @@ def test_as_of_before_everything_is_empty(database):
         "grant_moves",
         "promotion_moves",
         "retirements",
+        "traffic_moves",
         "version_ends",
     ],
 )
@@ -169,6 +219,7 @@ def test_nobody_rewrites_the_history(database, table):
     city.deploy("flow", "champion", ADMIN)
     city.grant("flow", "", ADMIN)
     city.history.ask("flow", "staging", 2, "", ADMIN)
+    city.traffics.put("flow", NewTraffic(fallback=["staging"]), ADMIN)
     endings.retire("flow", 2, now() + timedelta(days=1), "", ADMIN)
     endings.withdraw("flow", 1, "d", "a mistake", ADMIN)
     acts = [f"UPDATE {table} SET moved_by = 'nobody'", f"DELETE FROM {table}"]
@@ -205,13 +256,27 @@ def test_a_database_from_before_keeps_what_it_still_knew(tmp_path):
             "'2026-01-03 00:00:00.000000','2026-01-04 00:00:00.000000')",
             "INSERT INTO deployments VALUES ('flow','champion',2,'k1','2026-01-02 00:00:00.000000',"
             "'starting','',4,'{\"app\": \"flow.champion.v3\", \"version\": 3}')",
+            "INSERT INTO promotions VALUES ('p3','flow','champion',5,'e','waiting','k1','',"
+            "'2026-01-01 00:00:00.000000',NULL)",
+            "INSERT INTO alias_moves VALUES (1,'flow','champion',1,2,0,'r','k2',"
+            "'2026-01-02 00:00:00.000000')",
+            "INSERT INTO deployments VALUES ('flow','2',1,'k1','2026-01-02 00:00:00.000000',"
+            "'failed','no memory',2,'{}')",
         ):
             connection.exec_driver_sql(act)
+        command.upgrade(config, "0008_shared")
+        connection.exec_driver_sql(
+            "INSERT INTO traffic VALUES ('flow','{\"fallback\": [\"2\"]}','','k1',"
+            "'2026-01-02 00:00:00.000000')"
+        )
     database.migrate()
     then = Past(database).as_of(now())
     assert [(g.id, g.moved_by) for g in then.grants] == [("g1", "k1")]
     assert [(p.id, p.moved_by) for p in then.waiting] == [("p1", "k1")]
-    assert [(d.version, d.app, d.replicas) for d in then.deployments] == [
+    assert History(database).promotion("p3").state == "overtaken", "its alias moved since"
+    assert [(t.fallback, t.moved_by) for t in then.traffic] == [(["2"], "k1")]
+    assert [f.message for f in Deployments(database).failures("flow")] == ["no memory"]
+    assert [(d.version, d.app, d.replicas) for d in then.deployments if d.version] == [
         (3, "flow.champion.v3", 2)
     ]
     database.close()

@@ -1,114 +1,44 @@
 """The registry's later life over a real home: environments, rollback, lineage, cards, endings."""
 
 import hashlib
+import json
+import re
 import shutil
 from datetime import timedelta
 
 import pytest
 import yaml
-from starlette.testclient import TestClient
+from support_registry import World, manifest
 from typer.testing import CliRunner
 
 from citybrain.core.errors import (
     AlgorithmNotFound,
     BadPackage,
     Conflict,
+    GateNotPassed,
     InvalidInput,
     NotAllowed,
+    NotFound,
+    PurposeNotServed,
     RowNotFound,
+    SignatureWrong,
     VersionNotFound,
     VersionWithdrawn,
 )
-from citybrain.core.schemas import NewDepartment, NewGrant, NewKey
-from citybrain.core.settings import Settings
+from citybrain.core.schemas import NewGrant, NewTraffic
 from citybrain.models.package import MANIFEST, Manifest
 from citybrain.platform.cli import lifecycle as commands
 from citybrain.platform.cli.main import app as cli
-from citybrain.platform.control import create_app
-from citybrain.platform.wiring import SYSTEM, build, issue_key
-from citybrain.sdk import CityBrain
-from citybrain.storage.journal import Admitted, JournalWriter, Settled
+from citybrain.platform.wiring import SYSTEM
+from citybrain.registry.catalogue import SIGNED
+from citybrain.registry.runs import DIGEST
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import entries
 
 # An upload's own time-out is httpx's business; the test client has none.
 pytestmark = pytest.mark.filterwarnings("ignore:You should not use the 'timeout' argument")
 DATA = hashlib.sha256(b"speeds.csv").hexdigest()
-REPORT = {
-    "items": 10, "baseline": {"name": "b", "metrics": {"mae": 3.0}}, "champion": {}, "slices": {},
-    "gate": [], "worst": [],
-    "metrics": {"mae": {"value": 1.25, "low": 1.0, "high": 1.5, "greater_is_better": 0.0}},
-}  # fmt: skip
 EVIL = '"><script>alert(1)</script>'
-
-
-def manifest(name="flow", **changes):
-    return {
-        "name": name, "title": {"zh": "车流", "en": "Flow"}, "task": "tabular-classification",
-        "runtime": "onnx", "weights": "model.onnx", "domain": "traffic", "owner": "traffic",
-        "licence": "Apache-2.0",
-        "options": {"features": ["hour"], "labels": ["a", "b"], "example": {"hour": 7.0}},
-    } | changes  # fmt: skip
-
-
-class World:
-    """A control plane without a cluster, and a client of its API."""
-
-    def __init__(self, home):
-        self.plane = build(Settings(home=home))
-        self.http = TestClient(create_app(self.plane), base_url="http://city.test")
-        people = self.plane.truths.people
-        for name in ("traffic", "health", "tourism"):
-            people.add_department(NewDepartment(name=name), SYSTEM)
-        self.admin = self.client("platform", "admin")
-        self.owner = self.client("traffic", "developer")
-        self.count = 0
-
-    def client(self, department, role, purposes=("operation",)):
-        new = NewKey(department=department, role=role, purposes=list(purposes))
-        issued = issue_key(self.plane.truths, new, SYSTEM)
-        found = CityBrain("http://city.test", issued.secret)
-        found.close()
-        found.id = issued.id
-        found._http = TestClient(
-            self.http.app, base_url="http://city.test", raise_server_exceptions=False,
-            headers={"authorization": f"Bearer {issued.secret}"},
-        )  # fmt: skip
-        return found
-
-    def register(self, folder, name="flow", content=None, **changes):
-        self.count += 1
-        folder = folder / f"package-{self.count}"
-        folder.mkdir()
-        (folder / "model.onnx").write_bytes(content or f"weights {self.count}".encode())
-        (folder / MANIFEST).write_text(yaml.safe_dump(manifest(name, **changes)))
-        return self.plane.catalogue.register(folder, SYSTEM).version
-
-    def examined(self, version, name="flow"):
-        evaluations = self.plane.truths.evaluations
-        one = evaluations.start("peak", name, version, "", SYSTEM)
-        evaluations.change(one.id, state="done", passed=True, report=REPORT)
-
-    def calls(self, folder, department, version, count, name="flow"):
-        writer = JournalWriter(folder)
-        moment = int(now().timestamp() * 1000)
-        for number in range(count):
-            request = hashlib.md5(f"{department}{version}{number}".encode()).hexdigest()
-            a = Admitted(
-                request, moment, f"key-{department}", department, name, "operation", "task"
-            )
-            writer.admit(a)
-            writer.settle(Settled(*a, version, 200, 1, 900))
-        writer.flush()
-        self.plane.truths.usage.load(folder)
-
-
-@pytest.fixture(scope="module")
-def fresh_home(tmp_path_factory):
-    """Making MLflow's tables takes seconds; each test gets a copy of an empty home."""
-    home = tmp_path_factory.mktemp("fresh") / "home"
-    build(Settings(home=home)).truths.database.close()
-    return home
 
 
 @pytest.fixture
@@ -209,9 +139,81 @@ def test_rollback_after_going_back_and_forth_never_turns_in_circles(three):
     assert city.roll_back("flow").version == 1
 
 
-def test_rollback_passes_over_a_withdrawn_version(three):
-    three.owner.withdraw_version("flow", 2, "trained on the wrong month")
-    assert three.owner.roll_back("flow").version == 1
+def test_rollback_passes_over_a_withdrawn_and_a_retired_version_and_says_so(three, tmp_path):
+    city = three.owner
+    city.withdraw_version("flow", 2, "trained on the wrong month")
+    moved = city.roll_back("flow")
+    assert (moved.version, moved.reason) == (1, "rollback from 3, past 2 (withdrawn)")
+    city.promote("flow", 3)
+    city.retire("flow", "2099-01-31", version=1)
+    with pytest.raises(VersionNotFound, match=r"Closed: 1 \(retired\)\."):
+        city.roll_back("flow")
+    city.undo_retirement("flow", 1)
+    assert city.roll_back("flow").version == 1
+    with pytest.raises(InvalidInput):
+        city.roll_back("flow", "retired")
+
+
+# Promotions
+
+
+def test_a_promotion_asked_before_a_retirement_is_refused_after_it(three):
+    city, second = three.owner, three.client("traffic", "developer")
+    city.set_approval("flow", "four-eyes")
+    asked = city.promote("flow", 2)
+    city.retire("flow", "2099-01-31", version=2)
+    with pytest.raises(Conflict, match="flow@2 is retired") as refused:
+        second.approve(asked.id)
+    assert "--undo" in refused.value.hint
+    assert city.algorithm("flow").algorithm.aliases["champion"] == 3
+
+
+def test_another_departments_promotions_versions_and_logs_are_not_ones_own(three):
+    city, stranger = three.owner, three.client("health", "developer")
+    city.set_approval("flow", "four-eyes")
+    asked = city.promote("flow", 2)
+    three.plane.truths.deployments.want("flow", "champion", 1, SYSTEM)
+    for act in (
+        lambda: stranger.withdraw(asked.id),
+        lambda: stranger.approve(asked.id),
+        lambda: stranger.promotion_notice("flow", 2),
+        lambda: stranger.evaluate("scenic-crowd", "flow", "2"),
+        lambda: stranger.logs("flow"),
+        lambda: stranger.undeploy("flow"),
+        lambda: stranger.shadow("flow"),
+    ):
+        with pytest.raises((NotAllowed, NotFound)):  # what is another's is not found either
+            act()
+    assert city.promotion(asked.id).state == "waiting"
+    assert city.withdraw(asked.id).state == "withdrawn"
+    for act in (city.withdraw, city.approve):
+        with pytest.raises(RowNotFound):
+            act("nothing")
+
+
+def test_an_old_promotion_is_approved_like_any_other_however_many_wait(three):
+    """Its owner and its gate are looked at, too."""
+    history = three.plane.truths.history
+    asked = history.ask("flow", "champion", 2, "", SYSTEM)
+    for number in range(200):
+        history.ask("flow", f"alias-{number}", 2, "", SYSTEM)
+    with pytest.raises(NotFound):
+        three.client("health", "developer").approve(asked.id)
+    assert three.owner.approve(asked.id).state == "done"
+
+
+def test_a_dry_run_tells_who_called_and_changes_nothing(three, tmp_path):
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    three.calls(journal, "health", 3, 5)
+    seen = three.owner.promotion_notice("flow", 2)
+    assert (seen.version, seen.previous, seen.alias) == (2, 3, "champion")
+    assert [(c.department, c.requests) for c in seen.callers] == [("health", 5)]
+    assert three.owner.algorithm("flow").algorithm.aliases["champion"] == 3
+    assert len(three.owner.promotions()) == 3
+    three.register(tmp_path)
+    with pytest.raises(GateNotPassed):
+        three.owner.promotion_notice("flow", 4)
 
 
 # Endings
@@ -266,7 +268,7 @@ def test_a_wrong_retirement_is_refused(three, tmp_path):
         city.retire("flow", "2099-01-01", version=2, replacement="flow@1")
     stranger = three.client("health", "developer")
     caller = three.client("traffic", "department")
-    for one in (stranger, caller):
+    for one, answer in ((stranger, AlgorithmNotFound), (caller, NotAllowed)):
         for act in (
             lambda one=one: one.retire("flow", "2099-01-01"),
             lambda one=one: one.undo_retirement("flow", 1),
@@ -274,8 +276,9 @@ def test_a_wrong_retirement_is_refused(three, tmp_path):
             lambda one=one: one.delete_version("flow", 1),
             lambda one=one: one.callers("flow"),
         ):
-            with pytest.raises(NotAllowed):
+            with pytest.raises(answer) as refused:
                 act()
+            assert type(refused.value) is answer
 
 
 def test_a_withdrawn_version_can_go_nowhere_and_a_deleted_one_is_gone(three, tmp_path):
@@ -313,8 +316,9 @@ def test_a_withdrawn_version_can_go_nowhere_and_a_deleted_one_is_gone(three, tmp
     assert [v.version for v in city.algorithm("flow").versions] == [3, 1]
     with pytest.raises(VersionNotFound):
         city.version("flow", "2")
+    assert city.delete_version("flow", 2).kind == "deleted", "whose answer was lost asks again"
     with pytest.raises(VersionNotFound):
-        city.delete_version("flow", 2)
+        city.delete_version("flow", 9)
     acts = {entry.action: entry for entry in entries(plane.truths.database)}
     assert acts["version.delete"].object == "flow@2"
     assert acts["version.delete"].detail["digest"] == digests[2]
@@ -334,23 +338,36 @@ def test_a_package_that_another_version_needs_stays_on_the_disk(world, tmp_path)
     assert not (world.plane.truths.home.packages / digest).exists()
 
 
+@pytest.mark.parametrize("when", ["before MLflow's version", "after it", "before the package"])
 def test_a_deletion_that_a_kill_interrupted_is_finished_by_asking_again(
-    world, tmp_path, monkeypatch
+    world, tmp_path, monkeypatch, when
 ):
     world.register(tmp_path)
+    world.register(tmp_path)
     world.owner.withdraw_version("flow", 1, "a mistake")
-    client = world.plane.catalogue.client
+    client, packages = world.plane.catalogue.client, world.plane.truths.home.packages
+    digest, other = (world.owner.version("flow", str(v)).digest for v in (1, 2))
+    really = client.delete_model_version
     with monkeypatch.context() as killed:
 
-        def die(*_):
+        def die(*arguments, **_):
+            if when == "after it":
+                really(*arguments)
             raise SystemExit
 
-        killed.setattr(client, "delete_model_version", die)
+        if when == "before the package":
+            killed.setattr("citybrain.registry.endings.shutil.rmtree", die)
+        else:
+            killed.setattr(client, "delete_model_version", die)
         with pytest.raises(SystemExit):
             world.plane.undertaker.delete("flow", 1, SYSTEM)
-    assert world.plane.undertaker.delete("flow", 1, SYSTEM).kind == "deleted"
+    if when == "after it":  # as a kill left it when the package went last
+        (packages / digest).mkdir(exist_ok=True)
+    assert world.owner.delete_version("flow", 1).kind == "deleted"
     assert [e.kind for e in world.plane.truths.endings.ends("flow")] == ["withdrawn", "deleted"]
-    assert client.search_model_versions("name='flow'") == []
+    assert [int(v.version) for v in client.search_model_versions("name='flow'")] == [2]
+    assert not (packages / digest).exists()
+    assert (packages / other).exists()
 
 
 def test_a_package_that_was_lost_is_made_again_from_mlflows_artifacts(world, tmp_path):
@@ -442,6 +459,77 @@ def test_a_version_that_names_itself_as_its_source_is_drawn_once(world, tmp_path
     assert world.admin._http.get("/algorithms/flow").status_code == 200
 
 
+# Signatures
+
+
+def test_a_refused_deployment_stands_in_the_audit_once_however_often_it_is_tried(world, tmp_path):
+    world.register(tmp_path)
+    (first,) = world.admin.signers()
+    world.admin.rotate_signer()
+    world.admin.revoke_signer(first)
+    for who in (world.owner, world.owner, world.owner, world.admin):
+        with pytest.raises(SignatureWrong, match="revoked"):
+            who.deploy("flow", "1")
+    found = [e for e in entries(world.plane.truths.database) if e.action == "version.refused"]
+    assert [(e.actor, e.department, e.object) for e in found] == [
+        (world.admin.id, "platform", "flow@1"), (world.owner.id, "traffic", "flow@1"),
+    ]  # fmt: skip
+    assert "was revoked" in found[0].detail["reason"]
+    assert world.admin.deployments() == []
+
+
+def test_a_version_that_nobody_vouches_for_raises_an_alarm_until_something_is_done(
+    world, tmp_path, caplog
+):
+    for _ in range(3):
+        world.register(tmp_path)
+    (first,) = world.admin.signers()
+    world.admin.rotate_signer()
+    world.admin.revoke_signer(first)
+    page = lambda who: who._http.get("/overview/now").text
+    mark = "文件无人担保"
+    assert mark not in page(world.admin)
+    for _ in range(2):
+        for version in "123":
+            with pytest.raises(SignatureWrong):
+                world.owner.deploy("flow", version)
+    lines = [r for r in caplog.records if r.getMessage().startswith("version.refused ")]
+    told = [json.loads(line.getMessage().partition(" ")[2]) for line in lines]
+    assert [line.levelname for line in lines] == ["ERROR"] * 3, "the same refusal is no news"
+    assert {one["version"] for one in told} == {"flow@1", "flow@2", "flow@3"}
+    assert all(one["asked_by"] == world.owner.id and "was revoked" in one["reason"] for one in told)
+    shown = page(world.admin)
+    assert mark in shown
+    assert all(f"<code>flow@{version}</code>" in shown for version in "123")
+    assert mark in page(world.owner)
+    assert mark not in page(world.client("health", "developer")), "it is not theirs to know"
+    world.admin.sign("flow", 1)
+    world.owner.withdraw_version("flow", 2, "it was changed")
+    deployments = world.plane.truths.deployments
+    shown = page(world.admin)
+    assert re.findall(r"<code>(flow@\d)</code>", shown) == ["flow@3"]
+    deployments.want("flow", "3", 1, SYSTEM)
+    deployments.saw("flow", "3", state="running", version=3)
+    assert mark not in page(world.admin)
+
+
+@pytest.mark.parametrize("with_digest", [False, True])
+def test_an_old_statement_is_not_replayed(world, tmp_path, with_digest):
+    """Somebody who writes to MLflow puts what was signed for one version at another."""
+    for _ in range(2):
+        world.register(tmp_path)
+    client = world.plane.catalogue.client
+    old = client.get_model_version("flow", "1").tags
+    client.set_model_version_tag("flow", "2", SIGNED, old[SIGNED])
+    if with_digest:
+        client.set_model_version_tag("flow", "2", DIGEST, old[DIGEST])
+    with pytest.raises(SignatureWrong, match="belongs to another"):
+        world.plane.catalogue.folder("flow", 2)
+    with pytest.raises(SignatureWrong):
+        world.owner.deploy("flow", "2")
+    assert world.plane.catalogue.folder("flow", 1)[1] == old[DIGEST]
+
+
 # As-of
 
 
@@ -492,6 +580,35 @@ def test_the_card_says_what_one_should_know_and_is_a_model_card(world, tmp_path)
         world.admin.card("flow", "7")
     with pytest.raises(AlgorithmNotFound):
         world.admin.card("nothing")
+
+
+def test_a_grant_is_for_what_the_card_says_that_the_algorithm_was_made_for(world, tmp_path):
+    def grant(purpose, by=world.admin):
+        return by.add_grant(NewGrant(department="health", algorithm="flow", purpose=purpose))
+
+    world.register(tmp_path, purposes=["planning", "research"])
+    for who in (world.admin, world.owner):
+        with pytest.raises(PurposeNotServed, match=r"flow@1 was made for planning, research") as no:
+            grant("operation", who)
+        assert no.value.code == "purpose_not_served"
+        assert "card names the purpose" in no.value.hint
+    assert world.admin.grants() == []
+    assert grant("research").purpose == "research"
+    world.register(tmp_path)  # the newest is made for anything
+    assert grant("operation").purpose == "operation"
+    world.examined(1)
+    world.owner.promote("flow", 1)
+    with pytest.raises(PurposeNotServed):  # but the champion speaks for the algorithm
+        grant("advertising")
+    with pytest.raises(AlgorithmNotFound):
+        world.admin.add_grant(NewGrant(department="health", algorithm="nothing"))
+
+
+def test_a_grant_may_be_given_ahead_of_the_first_usable_version(world, tmp_path):
+    world.register(tmp_path, purposes=["planning"])
+    world.owner.withdraw_version("flow", 1, "a mistake")
+    new = NewGrant(department="health", algorithm="flow")
+    assert world.admin.add_grant(new).algorithm == "flow"
 
 
 @pytest.mark.parametrize("field", ["owner", "licence"])
@@ -555,6 +672,31 @@ def test_the_page_shows_card_graph_notice_and_who_is_affected(used, tmp_path):
     assert "敏感级别" in file.text
 
 
+def test_a_version_that_did_not_start_says_why_on_its_page_after_its_deployment_too(
+    world, tmp_path
+):
+    world.register(tmp_path)
+    world.register(tmp_path)
+    deployments = world.plane.truths.deployments
+    deployments.want("flow", "1", 1, SYSTEM)
+    reason = f"RuntimeError: {EVIL}"
+    deployments.saw("flow", "1", state="failed", version=1, message=f"{reason}\nmore of it")
+    world.owner.undeploy("flow", "1")
+    deployments.forget("flow", "1")
+    assert [f.version for f in world.owner.algorithm("flow").failures] == [1]
+    for language, words in (("en", "Did not start as 1 on 20"), ("zh", "未能以 1 启动")):
+        text = world.admin._http.get("/algorithms/flow", headers={"accept-language": language}).text
+        assert words in text
+        assert "RuntimeError: &#34;&gt;&lt;script" in text
+        assert "more of it" in text
+        assert "<script>alert" not in text
+    deployments.want("flow", "1", 1, SYSTEM)
+    running = {"app": "a", "version": 1, "manifest": {}}
+    deployments.saw("flow", "1", state="running", version=1, running=running)
+    assert "Did not start" not in world.admin._http.get("/algorithms/flow").text
+    assert world.owner.algorithm("flow").failures == []
+
+
 def test_the_page_of_an_algorithm_whose_only_version_is_withdrawn_still_shows(world, tmp_path):
     world.register(tmp_path)
     world.owner.withdraw_version("flow", 1, "a mistake")
@@ -601,12 +743,33 @@ def test_commands_print_trees_tables_and_cards(run, three, tmp_path):
     tree = run("lineage", "flow").output
     assert "run" in tree and "flow@3" in tree and "Alias moves" in tree
     assert '"edges"' in run("lineage", "flow@champion", "--json").output
-    assert "champion" in run("as-of", now().isoformat(), "--algorithm", "flow").output
+    three.plane.truths.traffics.put("flow", NewTraffic(fallback=["staging"]), SYSTEM)
+    shown = run("as-of", now().isoformat(), "--algorithm", "flow").output
+    assert "champion" in shown and "fallback" in shown
     out = tmp_path / "card.md"
     assert run("card", "flow", "--lang", "zh", "--out", str(out)).exit_code == 0
     assert out.read_text().startswith("---\nlanguage: zh")
     assert isinstance(run("card", "flow", "--lang", "fr").exception, InvalidInput)
     assert run("promote", "flow@champion", "--alias", "city").exit_code == 0
     assert three.owner.version("flow", "city").version == 3
-    assert run("rollback", "flow").exit_code == 0
+    assert "again: rollback from 3" in run("rollback", "flow").output
     assert three.owner.version("flow", "champion").version == 2
+
+
+def test_promote_says_who_called_before_the_champion_changes(run, three, tmp_path):
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    three.calls(journal, "health", 3, 5)
+    shown = run("promote", "flow@2", "--dry-run").output
+    assert "points to version 3; version 2 may follow" in shown
+    assert "key-health" in shown
+    assert three.owner.version("flow", "champion").version == 3
+    shown = run("promote", "flow@2").output  # no terminal: printed, and on it goes
+    assert shown.index("key-health") < shown.index("is done")
+    assert three.owner.version("flow", "champion").version == 2
+    found = json.loads(run("promote", "flow@1", "--json").output)
+    assert (found["version"], found["callers"][0]["department"]) == (1, "health")
+    three.owner.set_approval("flow", "four-eyes")
+    asked = three.client("traffic", "developer").promote("flow", 3)
+    assert "key-health" in run("promote", "--approve", asked.id).output
+    assert three.owner.version("flow", "champion").version == 3

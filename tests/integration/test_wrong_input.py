@@ -171,6 +171,10 @@ def test_routes(http, method, path, status, code):
     expect(http.request(method, path, content=body), status, code)
 
 
+def test_a_path_is_decoded_once_on_its_way(http):
+    assert "'%41'" in http.get("/api/v1/algorithms/%2541").json()["detail"]
+
+
 @pytest.mark.parametrize(("path", "body", "status", "code"), CONTROL)
 def test_control(http, path, body, status, code):
     answer = http.post(path, content=body, headers=JSON)

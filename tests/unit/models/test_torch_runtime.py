@@ -55,7 +55,7 @@ def test_the_loaded_network_answers_like_the_one_that_was_saved(tmp_path: Path) 
     with torch.inference_mode():
         truth = network.eval()(**{k: torch.from_numpy(v) for k, v in batch().items()})
     answer = load(folder_with(tmp_path / "p", state)).infer(batch())
-    assert answer.keys() == {"logits", "lengths"}
+    assert answer.keys() == {"logits", "frames"}
     assert np.allclose(answer["logits"], truth["logits"].numpy(), atol=1e-5)
 
 

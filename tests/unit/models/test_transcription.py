@@ -81,8 +81,8 @@ def test_an_answer_does_not_depend_on_padding(
     plain = predictor.task.prepare(predictor.task.read_media(voice_files))
     more = dict(plain, features=np.pad(plain["features"], ((0, 0), (0, 50), (0, 0)), "edge"))
     short, long = predictor.runtime.infer(plain), predictor.runtime.infer(more)
-    assert short["lengths"].tolist() == long["lengths"].tolist()
-    for index, length in enumerate(short["lengths"]):
+    assert short["frames"].tolist() == long["frames"].tolist()
+    for index, length in enumerate(short["frames"]):
         assert np.allclose(
             short["logits"][index, :length], long["logits"][index, :length], atol=1e-3
         )

@@ -165,7 +165,7 @@ def test_wav2vec2_hears_normalised_waveforms(norm, opened):
         assert np.allclose(prepared["features"][index, : len(row)], values[0], atol=1e-5)
         with torch.inference_mode():
             truth = model(values).logits[0].numpy()
-        length = int(logits["lengths"][index])
+        length = int(logits["frames"][index])
         assert length == len(truth)
         assert np.allclose(logits["logits"][index, :length], truth, rtol=1e-4, atol=1e-3)
         said = decoder.decode(truth.argmax(-1))

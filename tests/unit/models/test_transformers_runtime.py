@@ -199,6 +199,6 @@ def test_sounds_of_several_lengths_come_with_the_lengths_of_their_logits(tmp_pat
     alone = runtime.infer({"features": sound, "lengths": np.array([400])})
     both = np.concatenate([np.pad(sound, ((0, 0), (0, 200))), np.ones((1, 600), np.float32)])
     found = runtime.infer({"features": both, "lengths": np.array([400, 600])})
-    frames = int(alone["lengths"][0])
+    frames = int(alone["frames"][0])
     assert alone["logits"].shape == (1, frames, 6)
-    assert found["lengths"].tolist() == [frames, found["logits"].shape[1]]
+    assert found["frames"].tolist() == [frames, found["logits"].shape[1]]

@@ -5,9 +5,9 @@ import ast
 import pytest
 
 from citybrain.core.schemas import UsageLine, UsageMinute
+from citybrain.platform.console.attempts import Attempts
 from citybrain.platform.console.door import local_path
 from citybrain.platform.console.figures import by_day, by_minute, heat_table, intervals, number
-from citybrain.platform.console.sign_in import Attempts
 from citybrain.platform.console.snippets import Example, curl, python_client, tritonclient
 
 
@@ -81,7 +81,7 @@ def test_interval_bars_stay_within_the_drawing_whatever_the_report_says():
 
 def test_the_counter_refuses_after_too_many_and_forgives_with_time(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("citybrain.platform.console.sign_in.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("citybrain.platform.console.attempts.time.monotonic", lambda: now[0])
     counter = Attempts(most=2, window=60, addresses=2)
     for _ in range(2):
         assert counter.wait("a") == 0

@@ -51,7 +51,7 @@ def test_no_text_is_written_that_nothing_uses():
     everything = "".join(path.read_text("utf-8") for path in [*TEMPLATES, *SCRIPTS])
     everything += "".join(path.read_text("utf-8") for path in CONSOLE.glob("*.py"))
     kinds = ("domain.", "task.", "state.", "ray.", "role.", "alias.", "approval.", "source.")
-    kinds += ("level.", "lineage.")
+    kinds += ("level.", "lineage.", "form.", "canary.", "tier.")
     kinds += ("signature.", "call.", "evaluation.main")
     unused = [k for k in texts("en") if k not in everything and not k.startswith(kinds)]
     assert unused == []
@@ -111,6 +111,12 @@ def test_the_chosen_language_wins_over_the_browsers(cookie, accepted, expected):
         ("withdrawn", "版本已撤回"),
         ("rollback from 3", "从版本 3 回退"),
         ("set by plain MLflow", "由 MLflow 直接设置"),
+        ("20 of 30 calls failed, 0.5% before it", "30 次调用中失败 20 次，此前失败率为 0.5%"),
+        ("p95 90.0 ms, 9.0 ms before it", "p95 延迟 90.0 ms，此前为 9.0 ms"),
+        (
+            "60 calls, 1 failed, median 4.1 ms (4.0 before it)",
+            "60 次调用，失败 1 次，中位延迟 4.1 ms（此前为 4.0）",
+        ),
         ("something that nobody foresaw", "something that nobody foresaw"),
     ],
 )

@@ -5,23 +5,32 @@ import os
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import uvloop
 
 from citybrain.core.errors import Unavailable
 from citybrain.serving.gateway import lanes as gateway_lanes
-from citybrain.serving.gateway.lanes import LaneBroken, Lanes
+from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.lane import SUFFIX, LaneServer, prefix
-from citybrain.serving.wire import Call, Reply
+from citybrain.serving.wire import (
+    Call,
+    Departure,
+    FrameLost,
+    Reply,
+    Served,
+    by_our_clock,
+    node,
+)
 
 
 def call(text):
     return Call("oip", text.encode(), -1, "", text)
 
 
-def echo(calls):
-    return [Reply(c.body, c.header_length, 1, "", "") for c in calls]
+def echo(calls, _errand=None):
+    return Served([Reply(c.body, c.header_length, 1, "", "") for c in calls], 0.25, 0.5, 0.125)
 
 
 class Replica:
@@ -74,8 +83,9 @@ def test_frames_of_any_size_come_back_whole_and_to_the_right_caller(folder):
                 call(f"{number}:{part}:" + "x" * random_bytes.choice([0, 10, 1000, 200_000]))
                 for part in range(random_bytes.randint(1, 8))
             ]
-            replies = await lanes.idlest("flow.champion.v1").send(calls)
-            assert [r.body for r in replies] == [c.body for c in calls]
+            served = await lanes.idlest("flow.champion.v1").send(calls)
+            assert [r.body for r in served.replies] == [c.body for c in calls]
+            assert (served.waited, served.worked, served.modelled) == (0.25, 0.5, 0.125)
 
         for batch in range(20):
             await asyncio.gather(*[one(batch * 50 + n) for n in range(50)])
@@ -96,7 +106,7 @@ def test_frames_of_any_size_come_back_whole_and_to_the_right_caller(folder):
 def test_the_idlest_replica_is_chosen_and_another_application_is_not(folder):
     release = threading.Event()
 
-    def slow(calls):
+    def slow(calls, _errand):
         release.wait(10)
         return echo(calls)
 
@@ -122,7 +132,7 @@ def test_the_idlest_replica_is_chosen_and_another_application_is_not(folder):
 def test_a_withdrawn_lane_answers_what_it_has_and_takes_no_more(folder):
     begun = threading.Event()
 
-    def slow(calls):
+    def slow(calls, _errand):
         begun.set()
         time.sleep(0.2)
         return echo(calls)
@@ -134,8 +144,8 @@ def test_a_withdrawn_lane_answers_what_it_has_and_takes_no_more(folder):
         await asyncio.to_thread(begun.wait)
         ending = asyncio.create_task(asyncio.to_thread(replica.lane.withdraw))
         await until(lambda: lanes.idlest("flow.champion.v1") is None)
-        replies = await asyncio.gather(*away)
-        assert [r[0].body for r in replies] == [b"0", b"1", b"2"]
+        answers = await asyncio.gather(*away)
+        assert [served.replies[0].body for served in answers] == [b"0", b"1", b"2"]
         begin = time.monotonic()
         await ending
         assert time.monotonic() - begin < 5, "it waited for gateways that had hung up"
@@ -145,13 +155,13 @@ def test_a_withdrawn_lane_answers_what_it_has_and_takes_no_more(folder):
 
 
 def test_a_lane_that_breaks_fails_what_was_away_and_a_new_one_is_found(folder):
-    def die(calls):
+    def die(calls, _errand):
         raise OSError("gone")
 
     Replica(folder, answer=die)
 
     async def work(lanes):
-        with pytest.raises(LaneBroken):
+        with pytest.raises(FrameLost):
             await lanes.idlest("flow.champion.v1").send([call("1")])
         assert lanes.idlest("flow.champion.v1") is None
         Replica(folder)
@@ -160,7 +170,7 @@ def test_a_lane_that_breaks_fails_what_was_away_and_a_new_one_is_found(folder):
         async def answered():
             try:
                 return await lanes.idlest("flow.champion.v1").send([call("2")])
-            except LaneBroken:  # the first one is still there and may be found again
+            except FrameLost:  # the first one is still there and may be found again
                 return None
 
         found = [await answered() for _ in range(20)]
@@ -196,7 +206,7 @@ def test_bytes_that_are_no_frame_end_that_connection_alone(folder, junk):
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
-        (reply,) = await lanes.idlest("flow.champion.v1").send([call("fine")])
+        (reply,) = (await lanes.idlest("flow.champion.v1").send([call("fine")])).replies
         assert reply.body == b"fine"
 
     with_lanes(folder, work)
@@ -214,7 +224,7 @@ def test_a_replica_that_sends_no_answer_is_let_go(folder, junk):
         path = folder / f"{prefix('flow.champion.v1')}odd{SUFFIX}"
         server = await asyncio.start_unix_server(replica, str(path))
         await until(lambda: lanes.idlest("flow.champion.v1"))
-        with pytest.raises(LaneBroken):
+        with pytest.raises(FrameLost):
             await lanes.idlest("flow.champion.v1").send([call("1")])
         server.close()
 
@@ -257,3 +267,200 @@ def test_another_user_is_not_served(tmp_path, monkeypatch):
             [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
         )
         assert done.stdout.strip() == "True", done.stderr
+
+
+def test_a_replica_knows_how_many_frames_it_has_also_those_that_wait(folder):
+    working, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def slow(calls, _errand):
+        working.release()
+        go_on.acquire(timeout=10)
+        return echo(calls)
+
+    load = Replica(folder, answer=slow).lane.load
+
+    async def mean():
+        await asyncio.sleep(0.1)  # a frame that waits is read a moment after it came
+        load.take()
+        await asyncio.sleep(0.05)
+        return load.take()
+
+    async def work(lanes):
+        assert lanes.count("flow.champion.v1") == 1
+        assert lanes.count("other.champion.v1") == 0
+        lane = lanes.idlest("flow.champion.v1")
+        first = lane.send([call("a")])
+        assert await asyncio.to_thread(working.acquire, timeout=10)
+        assert await mean() == 1
+        second = lane.send([call("b")])
+        assert await mean() == 2
+        go_on.release()
+        await first
+        assert await mean() == 1
+        go_on.release()
+        await second
+        assert await mean() == 0
+
+    with_lanes(folder, work)
+
+
+def busy_replica(folder):
+    """A replica that answers how long each frame waited; the first takes as long as it is told."""
+    replica = SimpleNamespace(begun=threading.Event(), go_on=threading.Event(), seen=[])
+
+    def answer(calls, errand):
+        began = errand.begin()
+        replica.seen.append(calls[0].request_id)
+        if not replica.begun.is_set():
+            replica.begun.set()
+            while not errand.asked and not replica.go_on.wait(0.005):
+                pass
+        return echo(calls)._replace(waited=began - errand.arrived)
+
+    replica.lane = Replica(folder, answer=answer).lane
+    return replica
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.004])
+def test_the_time_that_a_frame_waits_unread_behind_another_is_told(folder, seconds):
+    replica = busy_replica(folder)
+
+    async def work(lanes):
+        lane = lanes.idlest("flow.champion.v1")
+        first = lane.send([call("1")])
+        await asyncio.to_thread(replica.begun.wait)
+        second = lane.send([call("2")])
+        began = time.perf_counter()
+        await asyncio.sleep(seconds)
+        replica.go_on.set()
+        assert (await first).waited < 0.05
+        served = await second
+        assert 0.9 * seconds < served.waited < time.perf_counter() - began
+
+    with_lanes(folder, work)
+
+
+def test_a_frame_from_another_node_has_as_long_as_was_left_when_it_left():
+    elsewhere = Departure(1000.0, "another boot of another node")
+    calls = [call("1")._replace(deadline=1002.5), call("2")]
+    assert [c.deadline for c in by_our_clock(calls, elsewhere, 7.0)] == [9.5, 0.0]
+    assert by_our_clock(calls, Departure(1000.0, node()), 7.0) is calls
+    assert by_our_clock(calls, Departure(1000.0), 7.0) is calls
+
+
+def test_the_clock_is_one_that_all_processes_of_a_node_share():
+    assert time.get_clock_info("perf_counter").implementation == "clock_gettime(CLOCK_MONOTONIC)"
+
+
+def test_a_cancelled_frame_is_dropped_before_it_begins_and_ended_while_it_runs(folder):
+    replica = busy_replica(folder)
+
+    async def work(lanes):
+        lane = lanes.idlest("flow.champion.v1")
+        running, waiting, last = (lane.send([call(str(n))]) for n in range(3))
+        await asyncio.to_thread(replica.begun.wait)
+        assert waiting.cancel()
+        await asyncio.wait([waiting], timeout=5)
+        assert waiting.cancelled()
+        assert lane.load == 2
+        assert running.cancel()
+        assert not running.done(), "the replica has not let it go yet"
+        await asyncio.wait([running], timeout=5)
+        assert running.cancelled()
+        assert (await last).replies[0].body == b"2"
+        assert replica.seen == ["0", "2"]
+        assert lane.load == 0
+
+    with_lanes(folder, work)
+
+
+def test_a_second_cancel_waits_for_no_replica(folder):
+    release = threading.Event()
+
+    def deaf(calls, _errand):
+        release.wait(10)
+        return echo(calls)
+
+    Replica(folder, answer=deaf)
+
+    async def work(lanes):
+        lane = lanes.idlest("flow.champion.v1")
+        away = lane.send([call("1")])
+        away.cancel()
+        await asyncio.sleep(0.05)
+        assert not away.done()
+        away.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await away
+        assert lane.load == 1, "the replica is still at it"
+        release.set()
+        await until(lambda: lane.load == 0)
+
+    with_lanes(folder, work)
+
+
+def test_the_frames_of_a_gateway_that_is_gone_are_given_up(folder):
+    replica = busy_replica(folder)
+
+    async def work(lanes):
+        lane = lanes.idlest("flow.champion.v1")
+        lost = [lane.send([call(str(n))]) for n in range(2)]
+        await asyncio.to_thread(replica.begun.wait)
+        lane.abort()
+        await asyncio.wait(lost)
+        await until(lambda: lanes.idlest("flow.champion.v1"))
+        served = await lanes.idlest("flow.champion.v1").send([call("next")])
+        assert served.replies[0].body == b"next"
+        assert replica.seen == ["0", "next"]
+
+    with_lanes(folder, work)
+
+
+def test_a_frame_that_was_lost_knows_whether_the_work_on_it_had_begun(folder):
+    begun = threading.Event()
+
+    def die(calls, errand):
+        errand.begin()
+        begun.set()
+        time.sleep(0.1)
+        raise OSError("gone")
+
+    Replica(folder, answer=die)
+
+    async def work(lanes):
+        lane = lanes.idlest("flow.champion.v1")
+        first, second = lane.send([call("1")], again=True), lane.send([call("2")], again=True)
+        await asyncio.to_thread(begun.wait)
+        for away, had_begun in ((first, True), (second, False)):
+            with pytest.raises(FrameLost) as lost:
+                await away
+            assert lost.value.begun is had_begun
+
+    with_lanes(folder, work)
+
+
+def test_large_frames_lie_in_one_piece_and_small_ones_are_copied(folder):
+    """Read ahead or not, whole or in pieces: what the replica sees is what was sent."""
+    kinds, release = [], threading.Event()
+
+    def look(calls, _errand):
+        release.wait(10)
+        kinds.append({type(c.body) for c in calls})
+        assert all(c.body == c.content_type.encode() * (len(c.body) // 4) for c in calls)
+        return echo([c._replace(body=bytes(c.body)) for c in calls])
+
+    Replica(folder, answer=look)
+
+    async def work(lanes):
+        lane = lanes.idlest("flow.champion.v1")
+        sizes = [0, 40, 70_000, 4_000_000, 40, 65_000, 65_520, 65_536, 131_072, 4]
+        sent = [Call("oip", b"%04d" % n * (s // 4), 0, f"{n:04d}", "") for n, s in enumerate(sizes)]
+        away = [lane.send([one]) for one in sent]
+        await asyncio.sleep(0.1)
+        release.set()
+        for one, future in zip(sent, away, strict=True):
+            assert (await future).replies[0].body == one.body
+        assert kinds[0] == {bytes}
+        assert kinds[3] == {memoryview}
+
+    with_lanes(folder, work)

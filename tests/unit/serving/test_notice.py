@@ -4,102 +4,18 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-import orjson
 import pytest
+from support_door import ADMIN, Door
 
 from citybrain.core.errors import NotReady, Retired
-from citybrain.core.keys import key_digest, new_key
 from citybrain.core.names import Ref
-from citybrain.core.schemas import Actor, NewDepartment, NewGrant, NewKey
-from citybrain.core.settings import ServingSettings
-from citybrain.serving.gateway.asgi import Application
-from citybrain.serving.gateway.directory import Directory
-from citybrain.serving.gateway.gateway import Gateway
-from citybrain.serving.gateway.grpc_door import _Door, _shown
-from citybrain.serving.wire import Reply
-from citybrain.storage.database import Database
-from citybrain.storage.journal import JournalWriter
-from citybrain.storage.moments import now
-from citybrain.storage.records.deployments import Deployments
-from citybrain.storage.records.endings import Endings
-from citybrain.storage.records.history import History
-from citybrain.storage.records.people import People
-from citybrain.storage.tables import AlgorithmRow
+from citybrain.serving.gateway.grpc_calls import Calls
+from citybrain.serving.gateway.grpc_door import Pause, _shown
 
-ADMIN = Actor(key="k1", department="platform", role="admin")
-MANIFEST = {
-    "name": "flow", "title": {"zh": "车流", "en": "Flow"}, "task": "text-classification",
-    "runtime": "onnx", "weights": "model.onnx", "domain": "traffic", "owner": "traffic",
-    "licence": "Apache-2.0", "options": {"labels": ["a", "b"]},
-}  # fmt: skip
 PATHS = (
     ("POST", "/v2/models/flow/infer"), ("POST", "/v1/algorithms/flow/predict"),
     ("GET", "/v2/models/flow"), ("GET", "/v2/models/flow/ready"),
 )  # fmt: skip
-
-
-async def echo(route, calls):
-    return [Reply(b"{}", -1, 1, "", "") for _ in calls]
-
-
-class Door:
-    """A gateway over a database, with one deployment of version 2 that echoes."""
-
-    def __init__(self, folder):
-        self.database = Database.at(folder / "platform.db")
-        self.database.migrate()
-        self.people, self.endings = People(self.database), Endings(self.database)
-        self.deployments, self.history = Deployments(self.database), History(self.database)
-        with self.database.write() as session:
-            session.add(
-                AlgorithmRow(name="flow", owner="traffic", approval="self", created_at=now())
-            )
-        self.key = self.issue("health")
-        self.stranger = self.issue("tourism")
-        self.people.add_grant(NewGrant(department="health", algorithm="flow"), ADMIN)
-        self.deployments.want("flow", "champion", 1, ADMIN)
-        running = {"app": "flow.champion.v2", "version": 2, "manifest": MANIFEST}
-        self.deployments.saw("flow", "champion", state="running", version=2, running=running)
-        self.directory = Directory(self.database, b"pepper", refresh=60)
-        journal = folder / "journal"
-        journal.mkdir()
-        self.journal = JournalWriter(journal)
-
-    def issue(self, department):
-        self.people.add_department(NewDepartment(name=department), ADMIN)
-        key_id, secret = new_key("emb")
-        self.people.add_key(
-            NewKey(department=department), key_id, key_digest(b"pepper", secret), ADMIN
-        )
-        return secret
-
-    def retire(self, version=0, days=30, replacement=""):
-        sunset = now() + timedelta(days=days)
-        return self.endings.retire("flow", version, sunset, replacement, ADMIN)
-
-    def gateway(self):
-        self.directory.load()
-        return Gateway(self.directory, self.journal, echo, None, ServingSettings())
-
-    def ask(self, method, path, key=None, body=b'{"inputs": []}'):
-        """Status, headers and body of one request."""
-        sent = []
-
-        async def go():
-            app = Application(self.gateway(), None, ServingSettings())
-            headers = [(b"authorization", f"Bearer {key or self.key}".encode())]
-
-            async def receive():
-                return {"type": "http.request", "body": body}
-
-            async def send(message):
-                sent.append(message)
-
-            scope = {"type": "http", "method": method, "path": path, "headers": headers}
-            await app(scope, receive, send)
-
-        asyncio.run(go())
-        return sent[0]["status"], dict(sent[0]["headers"]), orjson.loads(sent[1]["body"])
 
 
 @pytest.fixture
@@ -211,6 +127,12 @@ class Context:
     def set_trailing_metadata(self, trailer):
         self.trailer = trailer
 
+    def time_remaining(self):
+        return None
+
+    def peer(self):
+        return "ipv4:127.0.0.1:5000"
+
     async def abort(self, code, details):
         raise RuntimeError(code.name)
 
@@ -229,7 +151,7 @@ def test_grpc_carries_the_notice_in_its_trailer(door, days):
         context = Context(door.key)
 
         async def go(method=method, request=request, context=context):
-            handler = _shown(getattr(_Door(door.gateway()), method))
+            handler = _shown(getattr(Calls(door.gateway()), method), Pause())
             return await handler(request.SerializeToString(), context)
 
         if days > 0 or method == "model_ready":

@@ -4,12 +4,14 @@ import json
 import os
 
 import numpy as np
+import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from citybrain.core.errors import InvalidInput
-from citybrain.core.tensors import DTYPES, bytes_array, datatype
+from citybrain.core.errors import CityBrainError, InvalidInput
+from citybrain.core.tensors import DTYPES, FLOATS, bytes_array, datatype
 from citybrain.serving.protocols import oip
 
 MANY = 100 if "TRUST_FULL" in os.environ else 1
@@ -20,7 +22,9 @@ NUMERIC = sorted(set(DTYPES) - {"BYTES"})
 def tensors(draw):
     name = draw(st.sampled_from(NUMERIC))
     shape = draw(array_shapes(min_dims=1, max_dims=3, max_side=4))
-    elements = {"allow_nan": False, "allow_infinity": False} if name[:2] == "FP" else None
+    elements = {"allow_nan": False, "allow_infinity": False} if name in FLOATS else None
+    if name == "BF16":  # hypothesis draws numpy's own types
+        return draw(arrays(np.float16, shape, elements=elements)).astype(DTYPES[name])
     return draw(arrays(DTYPES[name], shape, elements=elements))
 
 
@@ -100,3 +104,68 @@ def test_outputs_come_as_they_were_asked_for():
     assert [o["name"] for o in head["outputs"]] == ["b", "c"]
     assert head["outputs"][1]["data"] == ["hi"]
     assert np.frombuffer(body[length:], np.int64).tolist() == [0, 1]
+
+
+class TestLargeBodies:
+    """What simdjson reads is what msgspec reads; what it leaves alone gets the same words."""
+
+    def body(self, datatype, data, shape=None, **more):
+        tensor = {"name": "x", "datatype": datatype, "shape": shape or [len(data)], "data": data}
+        return orjson.dumps({"inputs": [tensor | more], "id": "7", "outputs": [{"name": "y"}]})
+
+    def both_ways(self, body, monkeypatch):
+        found = []
+        for least in (0, 1 << 60):
+            monkeypatch.setattr(oip, "LARGE", least)
+            try:
+                request, tensors = oip.decode(body, -1)
+                array = tensors["x"]
+                found.append((request.id, [o.name for o in request.outputs], array.dtype, array.shape,
+                              array.tobytes()))  # fmt: skip
+            except CityBrainError as error:
+                found.append((error.code, error.message))
+        assert found[0] == found[1]
+        return found[0]
+
+    @pytest.mark.parametrize(
+        "datatype", ["FP32", "FP64", "FP16", "INT8", "INT64", "UINT8", "UINT64"]
+    )
+    def test_numbers_are_the_same(self, datatype, monkeypatch):
+        values = np.random.default_rng(4).normal(size=6000) * 100
+        data = values.tolist() if datatype.startswith("FP") else np.abs(values).astype(int).tolist()
+        if datatype in ("INT8", "UINT8"):
+            data = [value % 100 for value in data]
+        body = self.body(datatype, data, [2, 3000])
+        assert len(body) > 16_384
+        assert self.both_ways(body, monkeypatch)[3] == (2, 3000)
+
+    @pytest.mark.parametrize(
+        ("datatype", "data"),
+        [
+            ("FP32", [1, 2.5, -0.0, 1e300, 5e-324, 2**63, 0.1]),
+            ("FP32", ["1", 2]), ("FP32", [1, None]), ("FP32", [True]), ("FP32", [[1, 2], [3]]),
+            ("FP32", [[1, 2], [3, 4]]), ("FP32", []), ("INT8", [128]), ("UINT8", [-1]), ("INT64", [2**63]),
+            ("INT64", [1.0]), ("UINT64", [2**64 - 1]), ("BOOL", [True, False]), ("BYTES", ["a", "b"]),
+            ("BF16", [1.0]), ("FP99", [1]), ("FP32", "text"), ("FP32", {"a": 1}),
+        ],
+    )  # fmt: skip
+    def test_edges_are_the_same(self, datatype, data, monkeypatch):
+        shape = [2, 2] if data == [[1, 2], [3, 4]] else None
+        self.both_ways(self.body(datatype, data, shape), monkeypatch)
+
+    @pytest.mark.parametrize(
+        "more",
+        [{"shape": [3]}, {"shape": ["2"]}, {"shape": None}, {"name": 5}, {"parameters": {"classification": 1}},
+         {"parameters": {"binary_data_size": 8}}, {"datatype": None}, {"unknown": [1, 2]}],
+    )  # fmt: skip
+    def test_what_is_wrong_beside_the_data_is_said_the_same(self, more, monkeypatch):
+        body = orjson.loads(self.body("FP32", [1.0, 2.0]))
+        body["inputs"][0] |= more
+        found = self.both_ways(orjson.dumps(body), monkeypatch)
+        assert len(found) == (5 if "unknown" in more else 2)
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"[]", b"{}", b'{"inputs":5}', b'{"inputs":[5]}', b"{" * 50]
+    )
+    def test_other_bodies_are_refused_the_same(self, body, monkeypatch):
+        self.both_ways(body, monkeypatch)

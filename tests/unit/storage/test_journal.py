@@ -7,7 +7,13 @@ import pytest
 
 from citybrain.storage import journal
 from citybrain.storage.database import Database
-from citybrain.storage.journal import Admitted, JournalWriter, Settled, is_finished, journals
+from citybrain.storage.journal import (
+    Admitted,
+    JournalWriter,
+    Settled,
+    is_finished,
+    journals,
+)
 from citybrain.storage.records.usage import BUCKETS, Usage, percentile
 
 HOUR = 3_600_000
