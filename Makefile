@@ -16,7 +16,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@echo "Installing the pinned lock, with ultralytics (AGPL-3.0; used to train vehicle-detector only)."
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --require-hashes -r requirements.lock
+	@# Compiled now: a sandbox sees the libraries read-only, and would compile them for every upload.
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --require-hashes --compile-bytecode -r requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --no-deps -e .
 	@touch $(STAMP)
 
@@ -38,12 +39,13 @@ check: $(STAMP)  ## format, lint, types, import direction, spelling, house tests
 	$(BIN)/python -m pytest -q tests/house
 
 test: $(STAMP)  ## all tests at reduced counts
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 services: $(STAMP)  ## the tests against PostgreSQL (CITYBRAIN_TEST_POSTGRES=postgresql+psycopg://…)
 	$(BIN)/python -m pytest -q tests/integration/test_database.py
 
 trust: $(STAMP)  ## the full counts; resumable; writes docs/trust.md
+	-VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q "atheris>=3"  # without it fuzzing is skipped
 	$(BIN)/python tests/trust/run.py
 
 bench: $(STAMP)  ## the gateway against its peers, ratios in one run
