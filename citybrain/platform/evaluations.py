@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 from citybrain.core.errors import CityBrainError
@@ -19,6 +20,7 @@ from citybrain.registry.catalogue import Catalogue
 from citybrain.storage.records.evaluations import Evaluations
 
 TIMEOUT = 3600.0
+LOOK_SECONDS = 0.5
 
 
 class EvaluationDesk(JobThread):
@@ -50,6 +52,12 @@ class EvaluationDesk(JobThread):
         asked = self._evaluations.start(scenario.name, new.algorithm, version, new.data, actor)
         self.put(asked.id)
         return asked
+
+    def result(self, evaluation_id: str) -> Evaluation:
+        """An evaluation that was asked for, when it is done or failed; others may be done before it."""
+        while (found := self._evaluations.get(evaluation_id)).state not in ("done", "failed"):
+            time.sleep(LOOK_SECONDS)
+        return found
 
     def fail(self, job: str, code: str, message: str, hint: str = "") -> None:
         error = {"code": code, "message": message, "hint": hint}

@@ -18,6 +18,7 @@ from citybrain.feature_store.store import FeatureStore
 from citybrain.platform.audits import AuditDesk
 from citybrain.platform.conversions import ConversionDesk
 from citybrain.platform.evaluations import EvaluationDesk
+from citybrain.platform.exam_data import ExamData
 from citybrain.platform.factors import hash_password, one_time_password
 from citybrain.platform.jobs import JobDesk
 from citybrain.platform.metrics import Metrics
@@ -199,6 +200,7 @@ class ControlPlane:
     cards: Cards
     features: FeatureStore
     evaluation: EvaluationDesk
+    exam_data: ExamData
     conversion: ConversionDesk
     rollouts: Rollouts
     jobs: JobDesk
@@ -225,6 +227,8 @@ def build(settings: Settings) -> ControlPlane:
     intake = Intake(catalogue, truths.home, settings.intake)
     projection = Projection(catalogue, truths.history, truths.verdicts, truths.home, intake)
     lifecycle = Lifecycle(catalogue, projection, truths.history, truths.evaluations, truths.endings)
+    evaluation = EvaluationDesk(truths.evaluations, catalogue, truths.home)
+    exam_data = ExamData(truths.evaluations, truths.home)
     features = FeatureStore(truths.home.root)
     directory = Directory(truths.database, truths.pepper, allows, refresh=settings.serving.refresh)
     reconciler = Reconciler(
@@ -261,9 +265,10 @@ def build(settings: Settings) -> ControlPlane:
         ),
         cards=Cards(catalogue, truths.evaluations, truths.endings),
         features=features,
-        evaluation=EvaluationDesk(truths.evaluations, catalogue, truths.home),
+        evaluation=evaluation,
+        exam_data=exam_data,
         conversion=ConversionDesk(
-            truths.conversions, catalogue, intake, forms, truths.evaluations, truths.home
+            truths.conversions, catalogue, intake, forms, evaluation, exam_data
         ),
         rollouts=Rollouts(
             truths.traffics,

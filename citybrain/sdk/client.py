@@ -103,10 +103,14 @@ class CityBrain(
 
     def register(
         self, source: Path | str, name: str, metrics: Mapping[str, float] | None = None,
-        card: Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None, scenario: str = "",
     ) -> Version:  # fmt: skip
-        """Register a folder, a file or an address (`runs:/…`, `hf:…`) as the next version."""
-        path, form = f"/api/v1/algorithms/{name}/versions", form_of(source, metrics, card)
+        """Register a folder, a file or an address (`runs:/…`, `hf:…`) as the next version.
+
+        What has to be converted is compared on samples of `scenario`; empty: of its last exam's.
+        """
+        path = f"/api/v1/algorithms/{name}/versions"
+        form = form_of(source, metrics, card, scenario)
         return self._one(Version, "POST", path, timeout=ADMISSION_SECONDS, **form)
 
     def convert(

@@ -11,10 +11,14 @@ Parts = list[tuple[str, tuple[str, bytes]]]
 
 
 def form_of(
-    source: Path | str, metrics: Mapping[str, float] | None, card: Mapping[str, Any] | None
-) -> dict[str, Any]:
+    source: Path | str, metrics: Mapping[str, float] | None, card: Mapping[str, Any] | None,
+    scenario: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """The arguments `files` and `data` of the upload."""
-    fields = {"metrics": json.dumps(dict(metrics or {})), "card": json.dumps(dict(card or {}))}
+    fields = {
+        "metrics": json.dumps(dict(metrics or {})), "card": json.dumps(dict(card or {})),
+        "scenario": scenario,
+    }  # fmt: skip
     if isinstance(source, str):
         return {"data": {**fields, "source": source}}
     parts: Parts = [

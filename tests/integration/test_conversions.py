@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -19,15 +20,18 @@ from citybrain.core.errors import (
     Conflict,
     DigestMismatch,
     InvalidInput,
+    Overloaded,
     SignatureWrong,
 )
-from citybrain.core.schemas import NewConversion
+from citybrain.core.schemas import NewConversion, NewEvaluation
 from citybrain.core.settings import Settings
 from citybrain.models.predictor import Predictor
 from citybrain.models.recipe import RECIPES
 from citybrain.platform.wiring import SYSTEM, build
-from citybrain.registry.admission.converting import convert, write_samples
+from citybrain.registry.admission.converting import convert
+from citybrain.registry.admission.samples import put_data
 from citybrain.registry.catalogue import SIGNED
+from citybrain.registry.intake import UPLOADS
 from citybrain.registry.runs import DIGEST, FORM, forms_in
 
 ZOO = Path(str(resources.files("citybrain.models") / "zoo"))
@@ -37,6 +41,7 @@ ZOO = Path(str(resources.files("citybrain.models") / "zoo"))
 def plane(tmp_path_factory):
     found = build(Settings(home=tmp_path_factory.mktemp("forms") / "home"))
     found.conversion.start()
+    found.evaluation.start()
     return found
 
 
@@ -125,8 +130,8 @@ def test_an_onnx_version_is_not_converted_again(tmp_path):
 
 def test_a_form_that_answers_differently_on_real_samples_is_refused(tmp_path, monkeypatch):
     write_package("bert", tmp_path / "in")
-    tricky = b"road broken " * 3
-    write_samples(tmp_path / "samples", [{"text": np.array([tricky, b""], object)[:1]}])
+    (tmp_path / "calls.csv").write_text("text,label\n" + "road broken " * 3 + ",a\n")
+    put_data(tmp_path / "calls.csv", tmp_path)
     from citybrain.models.onnx_session import OnnxSession
 
     honest = OnnxSession.run
@@ -301,6 +306,61 @@ def test_the_int8_form_is_a_quarter_of_the_size_and_answers_alike(plane, tmp_pat
     assert 0 < gap < 0.1
     graph = plane.lineage.around("net-2048", [2])
     assert any(e.source.endswith("@1") and e.target.endswith("@2") for e in graph.edges)
+
+
+SCENARIO = """
+name: wide-net
+title: {{zh: 宽网, en: Wide net}}
+domain: traffic
+question: Which of three kinds is a row of sixteen numbers?
+task: tabular-classification
+data: {{path: {data}}}
+metrics: [accuracy, macro-f1]
+baseline: majority
+gate:
+  - {{metric: accuracy, at_least: 0.9}}
+owner: traffic
+"""
+
+
+def test_what_an_int8_form_loses_in_a_scenario_is_in_its_report(plane, tmp_path):
+    """Also without --scenario: the algorithm's last exam says which one."""
+    folder = package(tmp_path / "net", 3000)
+    rows = np.random.default_rng(3).standard_normal((400, 16)).astype(np.float32)
+    predictor = Predictor.open(folder)
+    table = pd.DataFrame(rows, columns=[f"x{n}" for n in range(16)])
+    found = predictor.infer([{"features": rows}])[0]["probabilities"].argmax(axis=1)
+    table.assign(label=np.array(["a", "b", "c"])[found]).to_csv(tmp_path / "d.csv", index=False)
+    plane.truths.home.scenarios.mkdir(exist_ok=True)
+    text = SCENARIO.format(data=tmp_path / "d.csv")
+    (plane.truths.home.scenarios / "wide-net.yaml").write_text(text)
+    plane.intake.take(folder, SYSTEM)
+    new = NewEvaluation(algorithm="net-3000", target="1")
+    exam = plane.evaluation.result(plane.evaluation.ask("wide-net", new, SYSTEM).id)
+    assert exam.report["metrics"]["accuracy"]["value"] == 1.0
+    asked = plane.conversion.ask("net-3000", "1", NewConversion(form="int8"), SYSTEM)
+    found = done(plane, asked)
+    assert (found.state, found.made) == ("done", 2), found.error
+    assert (found.scenario, found.report["samples"]) == ("wide-net", 16)
+    exams = plane.truths.evaluations.find(algorithm="net-3000", limit=10)
+    assert sorted(exam.version for exam in exams) == [1, 1, 2]
+    loss = found.report["loss"]["accuracy"]
+    assert loss["before"]["value"] == 1.0
+    assert 0.9 < loss["after"]["value"] < 1.0, "the labels are those of the source"
+    assert loss["after"]["low"] <= loss["after"]["value"] <= loss["after"]["high"]
+
+
+def test_more_uploads_than_there_are_places_are_refused_before_they_are_read(plane, tmp_path):
+    package(tmp_path / "net", 8)
+    places = plane.intake._uploads
+    for _ in range(UPLOADS):
+        assert places.acquire(blocking=False)
+    try:
+        with pytest.raises(Overloaded, match="uploads are being examined"):
+            plane.intake.take(tmp_path / "net", SYSTEM)
+    finally:
+        places.release(UPLOADS)
+    assert plane.intake.take(tmp_path / "net", SYSTEM).version >= 1
 
 
 def test_where_nothing_gets_smaller_nothing_is_registered(plane, tmp_path):

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import threading
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from citybrain.core.errors import BadPackage, InvalidInput, Unavailable, Version
 from citybrain.core.settings import IntakeSettings
 from citybrain.models.predictor import Predictor
 from citybrain.registry.admission import mlflow_folder
-from citybrain.registry.admission.admit import admit
+from citybrain.registry.admission.admit import NO_DATA, admit
+from citybrain.registry.admission.pickles import tripwire
 from citybrain.registry.sandbox import Isolation, Limits, isolation
 from citybrain.registry.sources import fetch
 from citybrain.serving.desk import Desk
@@ -58,8 +61,8 @@ def network():
 PICTURES = {"task": "image-classification", "options": {"labels": list("abcd"), "image_size": 32}}
 
 
-def take(source, tmp_path, **card):
-    found = admit(source, tmp_path / "admission", CARD | card, Limits(seconds=300))
+def take(source, tmp_path, data=NO_DATA, **card):
+    found = admit(source, tmp_path / "admission", CARD | card, Limits(seconds=300), data=data)
     return Predictor.open(found.folder), found.report
 
 
@@ -199,6 +202,19 @@ def test_a_yolo_checkpoint_is_served_without_ultralytics(tmp_path):
     assert predictor.predict(predictor.task.example())[0].objects == []
     assert report["parity"]["output0"]["relative"] < 1e-3
     assert any("ultralytics" in line for line in report["scan"])
+    assert report["scan"][-1] == "fickling: likely unsafe", "which it says of every checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [(b"cos\nsystem\n", "would import os.system"), (b"cshelve\nopen\n", "is overtly malicious")],
+)
+def test_either_tripwire_ends_what_it_holds_to_be_an_attack(line, says, tmp_path):
+    """The allow-list would have refused both before; of the second, picklescan is not sure."""
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("w/data.pkl", b"\x80\x04" + line + b"(X\x01\x00\x00\x00xtR.")
+    with pytest.raises(BadPackage, match=says):
+        tripwire(tmp_path / "w.pt")
 
 
 @needs_namespaces
@@ -327,11 +343,11 @@ def logged(tmp_path_factory, iris, numbers, words):
     return mlflow.MlflowClient(address), {info.name: info for info in found}
 
 
-def from_mlflow(logged, name, tmp_path, **card):
+def from_mlflow(logged, name, tmp_path, data=NO_DATA, **card):
     client, infos = logged
     address = f"runs:/{infos[name].run_id}/{name}"
     source, _ = fetch(address, tmp_path / "fetched", client, IntakeSettings())
-    return take(source, tmp_path, **card)
+    return take(source, tmp_path, data, **card)
 
 
 def ask(predictor, *items):
@@ -343,11 +359,24 @@ def ask(predictor, *items):
 
 
 def test_an_mlflow_model_of_scikit_learn(logged, iris, tmp_path):
-    predictor, report = from_mlflow(logged, "sklearn", tmp_path)
+    data = tmp_path / "iris.csv"
+    iris[1].assign(label=0).to_csv(data, index=False)
+    predictor, report = from_mlflow(logged, "sklearn", tmp_path, data=lambda: nullcontext(data))
+    assert (report["calls"], report["samples"], report["unread"]) == (3, 16, "")
+    assert all(milliseconds > 0 for milliseconds in report["speed"])
+    assert all(size > 0 for size in report["bytes"])
     assert (report["kind"], report["converter"]) == ("mlflow sklearn", "sklearn")
     assert predictor.package.manifest.task == "tabular-classification"
     assert report["parity"]["probabilities"]["relative"] < 1e-3
     check_iris(predictor, iris)
+
+
+def test_samples_that_cannot_be_read_are_told_and_end_nothing(logged, tmp_path):
+    data = tmp_path / "other.csv"
+    data.write_text("size,label\n1,a\n")
+    _, report = from_mlflow(logged, "sklearn", tmp_path, data=lambda: nullcontext(data))
+    assert (report["calls"], report["samples"]) == (3, 0)
+    assert "lacks the columns" in report["unread"]
 
 
 def test_an_mlflow_model_of_onnx_whose_pyfunc_only_wraps_it(logged, iris, tmp_path):

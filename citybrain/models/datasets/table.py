@@ -64,9 +64,9 @@ def read_table(path: Path, *, target: str) -> Table:
     if len(empty):
         raise BadData(f"{path.name}:{empty[0] + 2}: the label is empty.")
     tagged = [name for name in frame.columns if str(name).startswith(TAG)]
-    tags = [
-        {name.removeprefix(TAG): str(value) for name, value in zip(tagged, row, strict=True)}
-        for row in frame[tagged].itertuples(index=False, name=None)
-    ]
+    tags: list[dict[str, str]] = [{} for _ in range(len(frame))]
+    for name in tagged:
+        for tag, value in zip(tags, frame[name], strict=True):
+            tag[name.removeprefix(TAG)] = str(value)
     columns = [str(name) for name in frame.columns if name != target and name not in tagged]
     return Table(frame, columns, frame[target].astype(str).tolist(), tags, path.name)

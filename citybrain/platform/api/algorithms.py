@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,6 +88,9 @@ def register_version(
     ] = "",
     card: Annotated[str, Form(description="JSON object: fields of algorithm.yaml.")] = "{}",
     metrics: Annotated[str, Form(description="JSON object of training metrics.")] = "{}",
+    scenario: Annotated[
+        str, Form(description="Whose samples a conversion is compared on; empty: the last exam's.")
+    ] = "",
 ) -> Version:
     """Register a model as the next version; it becomes the challenger.
 
@@ -102,10 +106,15 @@ def register_version(
         raise InvalidInput(f"`card` has unknown fields: {', '.join(unknown)[:200]}.")
     if bool(files) == bool(source):
         raise InvalidInput("Send files, or a `source` to fetch from: one of the two.")
+    wanted = plane.exam_data.scenario_for(name, scenario, str(told.get("task", "")))
+    take = partial(
+        plane.intake.take, actor=actor, card=told, metrics=figures, expected=name,
+        data=plane.exam_data.of(wanted),
+    )  # fmt: skip
     if source:
         if not is_address(source):
             raise InvalidInput(f"{source[:80]!r} is not an address that is known.")
-        return plane.intake.take(source, actor, card=told, metrics=figures, expected=name)
+        return take(source)
     assert files is not None
     if len(files) > MAX_FILES:
         raise TooLarge(f"A package has at most {MAX_FILES} files.")
@@ -125,7 +134,7 @@ def register_version(
                     out.write(chunk)
         only = next(folder.iterdir()) if len(files) == 1 else folder
         taken = only if only.is_file() and only.name != MANIFEST else folder
-        return plane.intake.take(taken, actor, card=told, metrics=figures, expected=name)
+        return take(taken)
 
 
 @router.post("/algorithms/{name}/versions/{target}/conversions", status_code=202)

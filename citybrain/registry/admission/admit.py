@@ -6,6 +6,8 @@ A model that stays on another server is tried from here, for the sandbox has no 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,13 @@ from citybrain.models.package import MANIFEST, Package, package_files
 from citybrain.models.runtime import RUNTIMES
 from citybrain.registry.admission.archive import only_regular
 from citybrain.registry.admission.examining import try_remote
+from citybrain.registry.admission.samples import put_data
 from citybrain.registry.sandbox import Isolation, Limits, isolation, run_isolated
 
 STEPS = "citybrain.registry.admission"
+Data = Callable[[], AbstractContextManager[Path | None]]
+"""A data set to compare on, there while the context lasts; none where there is none."""
+NO_DATA: Data = nullcontext
 
 
 @dataclass
@@ -35,6 +41,7 @@ def admit(
     limits: Limits,
     *,
     usual: dict[str, Any] | None = None,
+    data: Data = NO_DATA,
     how: Isolation | None = None,
 ) -> Admitted:
     """Open, convert if need be, and examine a file or folder; BadPackage, TooLarge say why not.
@@ -42,6 +49,7 @@ def admit(
     `work` is an empty folder of the caller's, who removes it. The first sandbox may have been taken
     over by what it opened, so its result is examined in a second one that never saw the source.
     `card` is what was said of the model besides its files; `usual` what holds where neither says a word.
+    `data` gives a data set whose samples are compared where something is converted; asked for only then.
     `how` is the best isolation that the machine gives, unless told.
     """
     if source.is_symlink() or not (source.is_dir() or source.is_file()):
@@ -55,6 +63,9 @@ def admit(
     if not plain:
         opened = work / "open"
         _copy(source, opened / "in")
+        with data() as found:
+            if found is not None:
+                put_data(found, opened)
         told = {"card": card, "usual": usual or {}}
         report |= run_isolated(f"{STEPS}.opening:open_source", opened, told, limits=limits, how=how)
         package = opened / "out"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from citybrain.core.errors import BadPackage
+from citybrain.core.tensors import Tensors
 from citybrain.models.converter import (
     CONVERTERS,
     Draft,
@@ -24,7 +26,8 @@ from citybrain.models.converter import (
     tensor_options,
 )  # fmt: skip
 from citybrain.models.onnx_session import OnnxSession
-from citybrain.models.package import CARD, MANIFEST, NEEDED, UNSAFE, Manifest, file_digest
+from citybrain.models.package import CARD, MANIFEST, NEEDED, UNSAFE, Manifest, Package, file_digest
+from citybrain.models.task import open_task, row_count
 from citybrain.models.yaml_file import read_yaml
 from citybrain.registry.admission import (
     graphs,
@@ -34,6 +37,8 @@ from citybrain.registry.admission import (
     transformers_folder,
 )
 from citybrain.registry.admission.archive import extract, is_archive, only_regular, single_folder
+from citybrain.registry.admission.examining import median_milliseconds
+from citybrain.registry.admission.samples import real_calls
 from citybrain.registry.admission.tensor_files import check_safetensors
 
 TAKEN = (
@@ -52,6 +57,14 @@ class Report:
     converter: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
+    calls: int = 0
+    """Random inputs that source and result were compared on, and real samples beside them."""
+    samples: int = 0
+    unread: str = ""
+    """Why there were no real samples, where some had been given."""
+    speed: list[float] = field(default_factory=list)
+    """Milliseconds of one call of one row here, of the source and of the result."""
+    bytes: list[int] = field(default_factory=list)
     scan: list[str] = field(default_factory=list)
     """What the tripwire read in pickles: names and its opinion of each."""
 
@@ -114,10 +127,10 @@ def _from_package(
         if manifest.task == "tensor":
             del told["options"]  # the converted graph's own tensors
         told["architecture"] = card.get("architecture", "")
-        _from_model(weights, out, told, report, isolated=isolated)
-        for path in sorted(source.iterdir()):
+        for path in sorted(source.iterdir()):  # first: what the converter writes goes over it
             if path.is_file() and path not in (weights, source / MANIFEST):
                 shutil.copyfile(path, out / path.name)
+        _from_model(weights, out, told, report, isolated=isolated)
     else:
         shutil.copytree(source, out, dirs_exist_ok=True)
         report.kind = manifest.runtime
@@ -158,19 +171,48 @@ def _from_model(
     if draft.weights.endswith(".onnx"):
         graphs.check_graph(out / draft.weights)
         session = OnnxSession(out / draft.weights)
-        if draft.reference is not None:
-            samples = samples_for(session.signature(), free_size=draft.free_size)
-            if fixed := draft.options.pop("batch", 0):
-                samples = [
-                    {k: v[:fixed] for k, v in s.items()} for s in samples if _rows(s) >= fixed
-                ]
-            report.parity = parity(draft.reference, session, samples)
+        fixed = int(draft.options.pop("batch", 0))
         _choose_task(draft, wanted, session)
-    _write_manifest(draft, card, out, report)
+        _write_manifest(draft, card, out, report)
+        if draft.reference is not None:
+            _compare(draft, session, source, out, report, fixed)
+    else:
+        _write_manifest(draft, card, out, report)
 
 
-def _rows(sample: dict[str, Any]) -> int:
-    return len(next(iter(sample.values())))
+def _compare(
+    draft: Draft, session: OnnxSession, source: Path, out: Path, report: Report, fixed: int
+) -> None:
+    """Source against result, output by output: on noise, and on real samples where there are some.
+
+    `fixed` is the number of rows that the graph was made for, 0 for any.
+    """
+    reference, weights = draft.reference, out / draft.weights
+    assert reference is not None
+    noise = _in_rows(samples_for(session.signature(), free_size=draft.free_size), fixed)
+    real = real_calls(open_task(Package.open(out).manifest, out), out.parent)
+    samples = _in_rows([_named(call, session) for call in real.calls], fixed)
+    report.parity = parity(reference, session, noise + samples)
+    report.calls, report.samples, report.unread = len(noise), len(samples), real.unread
+    one = {name: array[: fixed or 1] for name, array in (samples or noise)[0].items()}
+    report.speed = [median_milliseconds(partial(run, one)) for run in (reference, session.run)]
+    report.bytes = [source.stat().st_size, weights.stat().st_size]
+
+
+def _named(call: Tensors, session: OnnxSession) -> Tensors:
+    """A model of one input takes it whatever the task's name for it."""
+    names = [spec.name for spec in session.signature().inputs]
+    return dict(zip(names, call.values(), strict=True)) if len(names) == len(call) == 1 else call
+
+
+def _in_rows(samples: list[Tensors], fixed: int) -> list[Tensors]:
+    """Samples of a fixed number of rows, where one is given; smaller ones are left out."""
+    if not fixed:
+        return samples
+    return [
+        {name: array[:fixed] for name, array in sample.items()}
+        for sample in samples if row_count(sample) >= fixed
+    ]  # fmt: skip
 
 
 def _converter_for(source: Path, report: Report, *, isolated: bool) -> str:

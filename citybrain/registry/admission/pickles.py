@@ -1,8 +1,8 @@
 """Pickles are read here as text and never run; what counts is which names they would import.
 
 The allow-list is the gate. It is a walk over the opcodes that knows only the ways of naming that
-real checkpoints use; what it cannot follow it refuses. `picklescan` (a deny-list) is a tripwire
-beside it, and its report is kept.
+real checkpoints use; what it cannot follow it refuses. `picklescan` (a deny-list) and `fickling`
+(which follows the opcodes) are tripwires beside it, and their report is kept.
 """
 
 from __future__ import annotations
@@ -175,7 +175,11 @@ def refuse(path: Path, names: list[str]) -> None:
 
 
 def tripwire(path: Path) -> list[str]:
-    """What picklescan says of a file; BadPackage when it finds a known danger."""
+    """What picklescan and fickling say of a checkpoint; BadPackage when either sees an attack.
+
+    picklescan knows dangerous names, fickling follows what the opcodes would do. Of every checkpoint
+    fickling says that its imports could run code, which is why the allow-list decides.
+    """
     from picklescan.scanner import SafetyLevel, scan_file_path
 
     found = scan_file_path(str(path))
@@ -186,4 +190,19 @@ def tripwire(path: Path) -> list[str]:
     ]  # fmt: skip
     if dangerous:
         refuse(path, sorted(dangerous))
-    return sorted(told)
+    return [*sorted(told), f"fickling: {_second_opinion(path)}"]
+
+
+def _second_opinion(path: Path) -> str:
+    """Fickling's word for a checkpoint's pickle; BadPackage for what it holds to be an attack."""
+    from fickling.analysis import Severity, check_safety
+    from fickling.fickle import Pickled
+
+    with zipfile.ZipFile(path) as opened:
+        name = next(n for n in opened.namelist() if n.endswith("/data.pkl"))
+        found = check_safety(Pickled.load(opened.read(name)))
+    word = str(found.severity.name).lower().replace("_", " ")
+    if found.severity > Severity.LIKELY_UNSAFE:
+        reason = (found.to_string().splitlines() or [""])[0][:200]
+        raise BadPackage(f"{path.name} is {word}: {reason}", hint=SAVE_SAFELY["torch"])
+    return word

@@ -17,9 +17,10 @@ from citybrain.models.onnx_session import OnnxSession
 from citybrain.models.package import Package
 from citybrain.models.predictor import Predictor
 from citybrain.models.variants import variants
-from citybrain.registry.admission.converting import real_calls, write_manifest
+from citybrain.registry.admission.converting import write_manifest
 from citybrain.registry.admission.examining import milliseconds
 from citybrain.registry.admission.graphs import check_graph
+from citybrain.registry.admission.samples import real_calls
 
 OPERATORS = ["MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization"]
 
@@ -38,13 +39,15 @@ def quantize(work: Path, request: dict[str, Any]) -> dict[str, Any]:
         raise _nothing_to_gain(package, trees=any(o.startswith("TreeEnsemble") for o in operators))
     shutil.copytree(source, out)
     with needs():
+        import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
     target = out / package.manifest.weights
     target.unlink()
+    graph = onnx.load(package.weights)
+    # torch's exporter notes shapes that the quantiser's turned weights contradict; it infers its own.
+    del graph.graph.value_info[:]
     try:
-        quantize_dynamic(
-            package.weights, target, weight_type=QuantType.QInt8, op_types_to_quantize=OPERATORS
-        )
+        quantize_dynamic(graph, target, weight_type=QuantType.QInt8, op_types_to_quantize=OPERATORS)
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise BadPackage(f"The graph cannot be quantised: {reason}") from error
@@ -53,11 +56,13 @@ def quantize(work: Path, request: dict[str, Any]) -> dict[str, Any]:
         raise _nothing_to_gain(package)
     write_manifest(source, out, str(request["parent"]))
     predictor = Predictor.open(source)
-    calls, real = variants(predictor.task), real_calls(predictor, work / "samples")
+    calls, real = variants(predictor.task), real_calls(predictor.task, work)
     return {
         "kind": "int8", "converter": "int8", "source": str(request["parent"]),
-        "parity": deviation(OnnxSession(package.weights).run, OnnxSession(target), calls + real),
-        "calls": len(calls), "samples": len(real), "bytes": sizes,
+        "parity": deviation(
+            OnnxSession(package.weights).run, OnnxSession(target), calls + real.calls
+        ),
+        "calls": len(calls), "samples": len(real.calls), "unread": real.unread, "bytes": sizes,
         "speed": [milliseconds(Predictor.open(folder)) for folder in (source, out)],
     }  # fmt: skip
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import select, update
 
 from citybrain.core.errors import Conflict, RowNotFound
-from citybrain.core.schemas import Actor, Conversion
+from citybrain.core.schemas import Actor, Conversion, Role
 from citybrain.storage.database import Database, bump, lock
 from citybrain.storage.moments import now
+from citybrain.storage.people_tables import KeyRow
 from citybrain.storage.records.audit import note
 from citybrain.storage.tables import ConversionRow
 
@@ -75,7 +76,9 @@ class Conversions:
             row = session.get(ConversionRow, conversion_id)
             if row is None:
                 raise RowNotFound(f"There is no conversion {conversion_id[:40]}.")
-            return Actor(key=row.asked_by, department=row.department, role="developer")
+            key = session.get(KeyRow, row.asked_by)
+            role: Role = cast(Role, key.role) if key else "admin"  # the platform itself has no key
+            return Actor(key=row.asked_by, department=row.department, role=role)
 
     def get(self, conversion_id: str) -> Conversion:
         """One conversion, or RowNotFound."""
