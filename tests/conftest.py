@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
+from parity import ParityTable
 from support import RemoteModels, install_starter, running_platform
 
 from citybrain.core.settings import Settings
@@ -81,6 +82,14 @@ def fresh_home(tmp_path_factory):
     home = tmp_path_factory.mktemp("fresh") / "home"
     build(Settings(home=home)).truths.database.close()
     return home
+
+
+@pytest.fixture(scope="module")
+def parity(request):
+    """Takes reports of conversions for the table in docs/admission.md."""
+    table = ParityTable()
+    yield table.add
+    table.write(request.module.__name__.rpartition(".")[2])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

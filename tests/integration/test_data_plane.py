@@ -29,8 +29,8 @@ pytestmark = pytest.mark.platform
 FULL = "TRUST_FULL" in os.environ
 SEED = int(os.environ.get("PLANE_SEED", "1"))
 NONCES = 100_000 if FULL else 2_000
-UPDATES = 20 if FULL else 2
-ROLLBACKS = 20 if FULL else 3
+UPDATES = 20 if FULL else 1
+ROLLBACKS = 20 if FULL else 1
 PLACES = 64
 """Calls of an algorithm that may wait in a gateway."""
 WIRES = 200
@@ -209,7 +209,7 @@ def test_every_answer_belongs_to_its_caller(plane):
         wait_for(lambda: mover.moves or plane.client().traffic("doubler").canary)
         asyncio.run(go())
     print({"moves": mover.moves})
-    assert mover.moves >= 2
+    assert mover.moves >= (2 if FULL else 1)
     with plane.client() as city:
         sides = {line.version for line in city.usage() if line.algorithm == "doubler"}
     assert sides >= {1, 2}

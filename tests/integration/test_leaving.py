@@ -113,7 +113,8 @@ def test_what_cannot_be_taken_over_is_named_and_nothing_is_touched(plane):
 
 def test_a_gateway_that_does_not_start_anew_leaves_the_old_one_at_work(plane):
     before = plane.state()["processes"]
-    answer = plane.reload(SERVING__MAX_BODY=str(10**30))  # more than gRPC can count
+    more = {"SERVING__MAX_BODY": str(10**30), "SERVING__MAX_QUEUED_BYTES": str(10**31)}
+    answer = plane.reload(**more)  # more than gRPC can count
     assert answer["state"] == "failed"
     assert "does not start anew" in answer["message"]
     assert plane.state()["processes"] == before

@@ -134,7 +134,7 @@ class City:
                   if not g.revoked_at and (g.until is None or g.until > at)}  # fmt: skip
         waiting = {(p.id, p.alias, p.algorithm, p.version, p.asked_by, p.at)
                    for p in self.history.promotions(state="waiting")}  # fmt: skip
-        traffic = {(t.algorithm, t.model_dump_json()) for t in self.traffics.all().values()
+        traffic = {(t.algorithm, t.model_dump_json(exclude={"since"})) for t in self.traffics.all().values()
                    if t.split or t.shadow or t.fallback}  # fmt: skip
         return aliases, wanted, served, traffic, grants, waiting
 
@@ -147,7 +147,9 @@ def told(then, algorithm=""):
     grants = {(g.id, g.department, g.algorithm, g.purpose, g.until, g.moved_by)
               for g in then.grants}  # fmt: skip
     waiting = {(p.id, p.alias, p.algorithm, p.version, p.moved_by, p.at) for p in then.waiting}
-    traffic = {(t.algorithm, t.model_dump_json(exclude={"moved_by", "at"})) for t in then.traffic}
+    traffic = {
+        (t.algorithm, t.model_dump_json(exclude={"moved_by", "at", "since"})) for t in then.traffic
+    }
     return aliases, wanted, served, traffic, grants, waiting
 
 

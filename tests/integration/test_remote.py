@@ -479,7 +479,10 @@ class TestOnAPlatform:
     ):
         with deployed.client() as city:
             city.undeploy("far-sum", "1")
-            wait_for(lambda: "far-sum" not in {d.algorithm for d in city.deployments()})
+            # What was taken down lingers some seconds, and would be taken up again as it is.
+            wait_for(
+                lambda: not any(":far-sum.1" in p.cmdline()[0] for p in deployed.replicas()), 60
+            )
             remote_models.stop()
             try:
                 found = city.deploy("far-sum", "1")

@@ -118,7 +118,7 @@ def test_every_setting_takes_effect_or_is_refused(world):
     deployments, cluster, reconciler, catalogue = world
     outcomes = Counter()
 
-    @settings(max_examples=1200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
     @given(SAID, st.sampled_from(CAPACITIES), st.sampled_from(["onnx", "onnx", "triton"]))
     def check(said, has, runtime):
         try:
@@ -197,7 +197,9 @@ def test_what_has_no_model_here_has_no_use_for_cpus_and_gpus(runtime, wanted):
 def app(scaling=None, replicas=1, attempt=""):
     from citybrain.serving.replica import ReplicaSpec
 
-    spec = ReplicaSpec("/nowhere", "d", 1, 1, "/lanes", "flow.champion.v1", "s", {}, 300.0, {})
+    spec = ReplicaSpec(
+        "/nowhere", "d", 1, 1, "/lanes", "flow.champion.v1", "source", "s", {}, 300.0, {}
+    )
     made = as_ray_app(spec, replicas, scaling, first=True, attempt=attempt)
     return made._bound_deployment._version
 

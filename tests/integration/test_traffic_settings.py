@@ -43,7 +43,8 @@ PLAN = st.builds(
     lambda split, *parts: {"split": split} | parts[0] | parts[1],
     SPLIT, st.one_of(st.just({}), FALLBACK), st.one_of(st.just({}), SHADOW),
 )  # fmt: skip
-CALLS = 40
+CALLS = 160
+"""Enough that a share of 10 % is met: by 1 of 20 million draws it is not."""
 
 
 async def asleep(calls):
@@ -98,7 +99,7 @@ def test_every_part_of_a_plan_takes_effect_or_is_refused(city):
             assert any(instead for _, instead in answered(city, **everybody | {target: None}))
             outcomes["fallback"] += 1
         if new.fallback_ms:
-            assert new.fallback_ms < 60_000
+            assert new.fallback_ms < 60_000 or "pipe" in reached
             if new.fallback_ms == 300 and "pipe" not in (*new.fallback, *reached):
                 often = {share.target for share in new.split if share.percent >= 10} or reached
                 slow = dict.fromkeys(often - set(new.fallback), asleep)

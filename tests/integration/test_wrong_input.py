@@ -245,7 +245,7 @@ UPLOADS = [
     ({"algorithm.yaml": b"name: [", "model.onnx": b"x"}, "algorithm.yaml:"),
     ({"algorithm.yaml": b"- a list"}, "a mapping of fields was expected"),
     ({"algorithm.yaml": b"name: x1\ntask: tensor\n"}, "title: Field required"),
-    ({"model.onnx": b"x"}, "model.onnx is not an ONNX model"),
+    ({"model.onnx": b"x"}, "owner and licence and domain are missing"),
     ({"../evil.yaml": b"x"}, "not a path inside the folder"),
     ({"/etc/evil": b"x"}, "not a path inside the folder"),
     ({"a\\b": b"x"}, "not a path inside the folder"),

@@ -64,9 +64,19 @@ CHECKS = (
         ("tests/integration/test_sources.py",), 1, "SOURCES_SEED",
     ),
     Check(
+        "every source", "a model of each source goes into a running platform, is deployed, and answers a "
+        "department by the task API as its package does",
+        ("tests/trust/test_every_source.py",), 1, "EVERY_SOURCE_SEED",
+    ),
+    Check(
         "conversions", "the ONNX form of every family agrees with its source within 1e-3 on every "
         "output, or is refused",
         ("tests/integration/test_conversions.py",), 1, "CONVERSIONS_SEED",
+    ),
+    Check(
+        "limits", "a limit of 10,000 calls among 64 clients and two gateways lets exactly 10,000 through; 100 "
+        "kills of gateways under load with repeated calls: lost 0, doubled 0; SQLite and PostgreSQL",
+        ("tests/integration/test_limits.py",), 1, "LIMITS_SEED",
     ),
     Check(
         "remote servers", "models on a real Triton and on MLServer, over HTTP and gRPC: admitted, answering as "

@@ -254,7 +254,7 @@ PICKLES = {"state-dict", "yolo", "torchvision", "ultralytics"}
 
 
 @pytest.mark.parametrize("source", SOURCES if FULL else ["skops"])
-def test_it_goes_in_and_answers(source, city, hub, tmp_path, record_property):
+def test_it_goes_in_and_answers(source, city, hub, tmp_path, parity):
     if source in PICKLES and isolation()[0] is Isolation.none:
         pytest.skip(f"no namespaces here: {isolation()[1]}")
     taken, said = SOURCES[source](city, tmp_path, hub)
@@ -264,7 +264,7 @@ def test_it_goes_in_and_answers(source, city, hub, tmp_path, record_property):
     if report.get("converter"):
         assert all(gap["relative"] <= 1e-3 for gap in report["parity"].values())
         assert (report["calls"] >= 1, len(report["speed"])) == (True, 2)
-        record_property("speed", report["speed"])
+        parity(source, report)
     found = city.deploy(name, "challenger", shared=not source.startswith("triton"), wait=240)
     assert found.state == "running", found
     body = city.algorithm(name).example
