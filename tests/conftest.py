@@ -7,9 +7,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+from parity import ParityTable
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
-from parity import ParityTable
 from support import RemoteModels, install_starter, running_platform
 
 from citybrain.core.settings import Settings
