@@ -74,6 +74,13 @@ CHECKS = (
         ("tests/integration/test_conversions.py",), 1, "CONVERSIONS_SEED",
     ),
     Check(
+        "identity", "1,000 keys whose secrets lie in no file; every route with six bad credentials: 401; every role "
+        "on every route: what the policy says; 20,000 swapped ids: 0 foreign objects, 404 and 403 alike; unknown "
+        "words refused; 20,000 reads by three departments: 0 foreign marks; 10,000 wrong passwords and keys",
+        ("tests/trust/test_identity.py", "tests/trust/test_isolation.py", "tests/trust/test_brute_force.py"),
+        1, "IDENTITY_SEED",
+    ),
+    Check(
         "limits", "a limit of 10,000 calls among 64 clients and two gateways lets exactly 10,000 through; 100 "
         "kills of gateways under load with repeated calls: lost 0, doubled 0; SQLite and PostgreSQL",
         ("tests/integration/test_limits.py",), 1, "LIMITS_SEED",

@@ -270,18 +270,21 @@ def test_it_goes_in_and_answers(source, city, hub, tmp_path, parity):
     body = city.algorithm(name).example
     answer = city.call("POST", f"/v1/algorithms/{name}@challenger/predict", json=body)
     assert (answer["algorithm"], int(answer["version"])) == (name, version.version)
-    predictor = Predictor.open(city.home.packages / version.digest)
-    items = msgspec.convert(body["inputs"], list[predictor.task.Input])
-    if source.startswith("triton"):
-        assert len(answer["results"]) == len(items)
-    elif predictor.package.manifest.task == "speech-synthesis":
-        assert all(result["audio"] for result in answer["results"])
-    else:
-        wanted = msgspec.to_builtins(predictor.predict(items))
-        assert msgspec.json.decode(msgspec.json.encode(wanted)) == _rounded(
-            answer["results"], wanted
-        )
+    assert len(answer["results"]) == len(body["inputs"])
+    if not source.startswith("triton"):  # what lies elsewhere is not opened in this process
+        check_answers(Predictor.open(city.home.packages / version.digest), body, answer)
     city.undeploy(name, "challenger")
+
+
+def check_answers(predictor, body, answer):
+    if (
+        predictor.package.manifest.task == "speech-synthesis"
+    ):  # it speaks a little differently each time
+        assert all(result["audio"] for result in answer["results"])
+        return
+    items = msgspec.convert(body["inputs"], list[predictor.task.Input])
+    wanted = msgspec.json.decode(msgspec.json.encode(predictor.predict(items)))
+    assert _rounded(answer["results"], wanted) == wanted
 
 
 def _rounded(found, wanted):

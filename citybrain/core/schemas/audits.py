@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from citybrain.core.schemas.people import Known
+from citybrain.core.schemas.people import Known, Said
 
 
-class Checkpoint(Known):
+class Checkpoint(Said):
     """How far the chain was on a day, signed by the platform; to be kept elsewhere."""
 
     day: str
