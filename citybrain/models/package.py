@@ -73,6 +73,10 @@ class Manifest(Strict):
     owner: Name = Field(description="The department that answers for the algorithm.")
     licence: str = Field(min_length=2, max_length=80, description="SPDX id of the weights.")
     max_batch: int = Field(default=64, ge=1, le=4096, description="Rows in one model call.")
+    answer_seconds: float = Field(
+        default=0.0, ge=0.0, le=86_400.0,
+        description="How long an answer stands: the same input is answered without the model. 0: never.",
+    )  # fmt: skip
     options: dict[str, Any] = Field(default_factory=dict, description="What the task asks for.")
     lineage: Lineage = Lineage()
     serving: Literal["auto", "source"] = Field(
@@ -122,7 +126,9 @@ CARD = frozenset(Manifest.model_fields) - {"format", "name", "runtime", "weights
 `card` and the tags `citybrain.…` of a plain MLflow version. The one list of them."""
 NEEDED = ("owner", "licence", "domain")
 """What nobody can guess; without it nothing is registered."""
-JSON_WORDS = frozenset({"title", "max_batch", "options", "lineage", "purposes", "limits"})
+JSON_WORDS = frozenset(
+    {"title", "max_batch", "answer_seconds", "options", "lineage", "purposes", "limits"}
+)
 """Those of `CARD` that are no text: a tag holds them as JSON."""
 _WHOLE = {
     "name": "any", "title": {"zh": "-", "en": "-"}, "task": "any", "runtime": "any",

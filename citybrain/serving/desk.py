@@ -11,6 +11,7 @@ from citybrain.core.errors import CityBrainError, DeadlineExceeded, ModelFailed
 from citybrain.core.tensors import Tensors
 from citybrain.models.predictor import Answer, Predictor
 from citybrain.models.task import row_count
+from citybrain.serving.answer_cache import AnswerCache
 from citybrain.serving.begun import Begun, BegunAnswers
 from citybrain.serving.errand import Errand
 from citybrain.serving.protocols import grpc, oip, task
@@ -38,6 +39,8 @@ class Desk:
 
     def __init__(self, predictor: Predictor, version: int) -> None:
         self._predictor = predictor
+        seconds = predictor.package.manifest.answer_seconds
+        self._model = AnswerCache(predictor, seconds) if seconds else predictor
         self._name = predictor.package.manifest.name
         self._version = str(version)
         self._begun = BegunAnswers()
@@ -82,7 +85,7 @@ class Desk:
             opened = self._in_time(calls, opened, replies)
         asked = [one.tensors for _, one in opened if one.tensors is not None]
         began = time.perf_counter()
-        answers = iter(self._predictor.infer(asked, errand))
+        answers = iter(self._model.infer(asked, errand))
         self.modelled = time.perf_counter() - began
         for index, one in opened:
             answer = None if one.tensors is None else next(answers)

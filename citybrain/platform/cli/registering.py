@@ -75,6 +75,9 @@ def register(
         typer.Option(help="NAME=VALUE: source, recipe, data, data_digest, seed. Repeatable."),
     ] = None,
     max_batch: Annotated[int, typer.Option(help="Rows in one model call, at most.")] = 0,
+    answer_seconds: Annotated[
+        float, typer.Option(help="How long an answer stands for the same input; 0: never.")
+    ] = 0.0,
     scenario: Annotated[
         str,
         typer.Option(
@@ -100,6 +103,7 @@ def register(
         "options": dict(_option(text) for text in option or []), "level": level,
         "purposes": purpose, "limits": limit, "training_data": training_data, "contact": contact,
         "lineage": dict(_pair(text) for text in lineage or []), "max_batch": max_batch,
+        "answer_seconds": answer_seconds,
     }  # fmt: skip
     card = {key: value for key, value in card.items() if value}
     taken: Path | str = source if is_address(source) else _file(source)
