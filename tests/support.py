@@ -160,9 +160,9 @@ def doubler(path, operator="Add"):
     return path
 
 
-def register_doubler(city, folder, name, operator="Add"):
+def register_doubler(city, folder, name, operator="Add", **more):
     """It as a version; it takes seconds, where a starter takes a training and an evaluation."""
-    card = {"owner": "platform", "licence": "MIT", "domain": "traffic"}
+    card = {"owner": "platform", "licence": "MIT", "domain": "traffic", **more}
     return city.register(doubler(folder / "double.onnx", operator), name, card=card)
 
 

@@ -77,8 +77,8 @@ def plane(tmp_path_factory):
         with found.client() as city:
             register_doubler(city, work, "doubler")
             register_doubler(city, work, "doubler")
-            register_doubler(city, work, "twin")
-            register_doubler(city, work, "square", "Mul")
+            register_doubler(city, work, "twin", answer_seconds=60)
+            register_doubler(city, work, "square", "Mul", answer_seconds=60)
             city.register(pipeline(work / "twice"), "twice")
             city.register(gauge(work / "slow", "slow", max_batch=1), "gauge")
             city.register(gauge(work / "turns", "turns", "turns"), "turns")
@@ -149,11 +149,12 @@ class Asker:
         return found.as_numpy("y")[0], np.float32(x) * 2
 
     async def shared(self, number, x):
-        """Two models in one replica, in the way that this number has not been asked before."""
+        """Two models in one replica, in the way that this number has not been asked before; answers stand."""
         ask = self.binary if number % 4 < 2 else self.json
         if number % 12 < 6:
             return await ask(number, x, "twin")
-        found, _ = await ask(number, x, "square")
+        await ask(number, x, "square")
+        found, _ = await ask(number, x, "square")  # this time from what it remembers
         return found, np.float32(x) * np.float32(x)
 
 
@@ -191,7 +192,7 @@ class Mover:
 
 
 def test_every_answer_belongs_to_its_caller(plane):
-    """By every door and codec: shared frames, canaries in motion, a shared replica, a pipeline that branches."""
+    """By every door and codec: shared frames, canaries in motion, a shared replica that remembers, a pipeline."""
     numbers = list(range(NONCES))
     random.Random(SEED).shuffle(numbers)
 

@@ -48,7 +48,7 @@ CHECKS = (
     ),
     Check(
         "data plane", "100,000 calls at once over JSON, binary tensors and gRPC through shared frames, "
-        "canaries in motion, a shared replica and a pipeline, each with its own answer; ten times too "
+        "canaries in motion, a shared replica that remembers answers and a pipeline, each with its own answer; ten times too "
         "many calls; a replica killed every 20 s for 5 minutes; 20 new versions and 20 rollbacks under "
         "load: no call lost",
         ("tests/integration/test_data_plane.py",), 1, "PLANE_SEED",
