@@ -105,16 +105,16 @@ class Keeper:
         gone_columns = [column for key, column in columns.items() if key not in paths]
         for key in [key for key in self._sums if key not in paths]:
             del self._sums[key]
-        if fresh or gone_columns:
-            live = self._folded(paths, offsets)
-            for quota in fresh:
-                self._open(quota, days, live)
-            bases = [
-                (quota.slot, begin, _total(quota, days, live, begin, end, self._zone))
-                for quota in windows
-                for begin, end in [_window(quota.per, self._zone)]
-            ]
-            self._book.rebase(bases, gone_columns)
+        live = self._folded(paths, offsets)
+        for quota in fresh:
+            self._open(quota, days, live)
+        # Each time: a call that was made again after a kill has a line in two journals, and counts once.
+        bases = [
+            (quota.slot, begin, _total(quota, days, live, begin, end, self._zone))
+            for quota in windows
+            for begin, end in [_window(quota.per, self._zone)]
+        ]
+        self._book.rebase(bases, gone_columns)
         if fresh:
             for path in paths.values():
                 column = self._book.journal(path.name)

@@ -191,6 +191,28 @@ def test_a_process_that_dies_leaves_exactly_what_its_journal_says(city, where):
     assert city.used(quota) == 3 + (where == "after the journal")
 
 
+def test_a_call_that_was_made_again_under_its_id_counts_once(city):
+    """As after a kill: one gateway wrote it down and died before its answer, another made it anew."""
+    quota = city.limit(amount=10)
+    _, first, one = city.till()
+    _, second, other = city.till()
+    same = call()
+    answer(one, first, permit_of(quota), same)
+    city.keep()
+    answer(other, second, permit_of(quota), same)
+    answer(other, second, permit_of(quota), call())
+    city.keep()
+    assert city.used(quota) == 2
+    first.close()
+    city.keep()
+    city.keep()
+    assert city.used(quota) == 2
+    second.close()
+    city.keep()
+    city.keep()
+    assert city.used(quota) == 2
+
+
 def test_the_book_is_made_anew_from_the_ledger_and_the_journals(city):
     quota = city.limit(amount=100)
     _, journal, till = city.till()
