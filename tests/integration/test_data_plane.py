@@ -193,13 +193,13 @@ class Mover:
 
 def test_every_answer_belongs_to_its_caller(plane):
     """By every door and codec: shared frames, canaries in motion, a shared replica that remembers, a pipeline."""
-    numbers = list(range(NONCES))
+    numbers, more = list(range(NONCES)), itertools.count(NONCES)
     random.Random(SEED).shuffle(numbers)
 
     async def caller(grpc):
         asker = Asker(plane, grpc)
-        while numbers:
-            await asker.ask(numbers.pop())
+        while numbers or mover.moves < 2:
+            await asker.ask(numbers.pop() if numbers else next(more))
         asker.wire.close()
 
     async def go():
@@ -210,7 +210,7 @@ def test_every_answer_belongs_to_its_caller(plane):
         wait_for(lambda: mover.moves or plane.client().traffic("doubler").canary)
         asyncio.run(go())
     print({"moves": mover.moves})
-    assert mover.moves >= (2 if FULL else 1)
+    assert mover.moves >= 2
     with plane.client() as city:
         sides = {line.version for line in city.usage() if line.algorithm == "doubler"}
     assert sides >= {1, 2}
@@ -440,6 +440,8 @@ def test_new_versions_take_over_under_load_and_no_call_is_lost(plane, tmp_path):
         async with Crowd(plane, PREDICT.format("doubler@challenger"), body, 3) as crowd:
             for _ in range(UPDATES):
                 await asyncio.to_thread(update)
+        with plane.client() as city:
+            city.undeploy("doubler", "challenger")  # Ray's places are few
         return crowd
 
     def update():
