@@ -33,6 +33,7 @@ from citybrain.registry.intake import Intake
 from citybrain.registry.lifecycle import Lifecycle
 from citybrain.registry.lineage import LineageMap
 from citybrain.registry.projection import Projection
+from citybrain.serving.allotments import Allotments
 from citybrain.serving.cluster import ServeCluster
 from citybrain.serving.gateway.directory import Directory
 from citybrain.serving.gateway.lengths import lengths_in
@@ -205,6 +206,7 @@ class ControlPlane:
     predictions: PredictionDesk
     reconciler: Reconciler
     quotas: QuotaDesk
+    allotments: Allotments
     audits: AuditDesk
     bills: Bills
     operations: Operations
@@ -246,6 +248,7 @@ def build(settings: Settings) -> ControlPlane:
     turns = JobTurns(
         truths.jobs, directory, features.history, truths.home, settings, book, reconciler.rouse
     )
+    quotas = Quotas(truths.database)
     return ControlPlane(
         truths=truths,
         catalogue=catalogue,
@@ -285,7 +288,8 @@ def build(settings: Settings) -> ControlPlane:
             truths.database, catalogue.signers, checkpoint_folders(truths), settings.zone
         ),
         repeats=Idempotency(truths.database),
-        quotas=QuotaDesk(Quotas(truths.database), book),
+        quotas=QuotaDesk(quotas, book),
+        allotments=Allotments(quotas, truths.history, truths.deployments, catalogue),
         keeper=Keeper(
             book, truths.home.journal, truths.home.writers, truths.database, settings.zone
         ),

@@ -18,7 +18,14 @@ from citybrain.core.schemas import (
     UsageLine,
 )
 from citybrain.core.schemas.people import Tier
-from citybrain.core.schemas.quotas import Allotment, NewAllotment, NewQuota, Quota, QuotaUse
+from citybrain.core.schemas.quotas import (
+    Allotment,
+    AllotmentUse,
+    NewAllotment,
+    NewQuota,
+    Quota,
+    QuotaUse,
+)
 from citybrain.sdk.transport import Transport
 
 
@@ -85,9 +92,9 @@ class DepartmentCalls(Transport):
         """Take a limit away."""
         return self._one(Quota, "DELETE", f"/api/v1/quotas/{quota_id}")
 
-    def allotments(self) -> list[Allotment]:
-        """What departments' deployments may take."""
-        return self._many(Allotment, "/api/v1/allotments")
+    def allotments(self) -> list[AllotmentUse]:
+        """What departments' deployments may take, and what they take."""
+        return self._many(AllotmentUse, "/api/v1/allotments")
 
     def allot(self, department: str, new: NewAllotment) -> Allotment:
         """Say what a department's deployments may take together."""
