@@ -127,6 +127,7 @@ class Site(Door):
         self.lane_folder = folder / "lanes"
         self.answer = self.echo
         self.short = 0
+        self.denials = None
         self.settings = ServingSettings(slow_client=1.0, max_json=1 << 20)
 
     async def echo(self, calls):
@@ -144,7 +145,8 @@ class Site(Door):
         self.directory.load()
         self.lanes = Lanes(self.lane_folder)
         dispatch = Dispatch(self.journal, self.send, self.settings, lambda _: 1, self.launch)
-        gateway = Gateway(self.directory, dispatch, Stops(self.directory, dispatch, None, None))
+        stops = Stops(self.directory, dispatch, None, None)
+        gateway = Gateway(self.directory, dispatch, stops, denials=self.denials)
         site, started = self, threading.Event()
 
         class Counted(http_door(gateway, self.settings)):

@@ -58,6 +58,11 @@ class Home:
         return self.root / "journal"
 
     @property
+    def denials(self) -> Path:
+        """Refusals on their way from gateways into the audit trail."""
+        return self.root / "denials"
+
+    @property
     def audit(self) -> Path:
         """Signed checkpoints of the audit trail."""
         return self.root / "audit"
@@ -153,6 +158,7 @@ class Home:
             self.features,
             self.packages,
             self.journal,
+            self.denials,
             self.shadows,
             self.predictions,
             self.spool,

@@ -22,6 +22,7 @@ from citybrain.platform.logs import log_to
 from citybrain.platform.policy import allows
 from citybrain.platform.state import is_stopping, say_ready
 from citybrain.platform.wiring import open_database
+from citybrain.serving.denials import Denials
 from citybrain.serving.gateway.asgi import Application
 from citybrain.serving.gateway.closing import DoorServer
 from citybrain.serving.gateway.directory import Directory
@@ -110,7 +111,8 @@ async def serve(settings: Settings) -> None:
     stops = Stops(directory, dispatch, histories, ShadowBook(home.shadows))
     tracer = Tracer.of(settings.traces)
     repeats = Repeats(Idempotency(directory.database), home.writers, book.holder, settings.serving)
-    gateway = Gateway(directory, dispatch, stops, tracer, repeats)
+    denials = Denials(home.denials)
+    gateway = Gateway(directory, dispatch, stops, tracer, repeats, denials)
     forward = Forwarder(home.control_socket, proxies=proxies)
     app = Application(gateway, forward, serving)
     config = uvicorn.Config(
@@ -127,6 +129,7 @@ async def serve(settings: Settings) -> None:
     await doors.start()
     timers = [
         asyncio.create_task(dispatch.keep_journal()),
+        asyncio.create_task(denials.keep()),
         asyncio.create_task(lanes.keep()),
         asyncio.create_task(LengthBook(home.lengths, dispatch.lengths).keep()),
         asyncio.create_task(keep_clients(server.server_state.connections)),
@@ -145,6 +148,7 @@ async def serve(settings: Settings) -> None:
         link.close()
         dispatch.refusals.write(last=True)
         journal.close()
+        denials.close()
         await asyncio.to_thread(spool.close)
         if tracer is not None:
             await asyncio.to_thread(tracer.close)

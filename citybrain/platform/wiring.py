@@ -17,6 +17,7 @@ from citybrain.core.settings import Settings
 from citybrain.feature_store.store import FeatureStore
 from citybrain.platform.audits import AuditDesk
 from citybrain.platform.conversions import ConversionDesk
+from citybrain.platform.denials import DenialDesk
 from citybrain.platform.evaluations import EvaluationDesk
 from citybrain.platform.factors import hash_password, one_time_password
 from citybrain.platform.jobs import JobDesk
@@ -208,6 +209,7 @@ class ControlPlane:
     quotas: QuotaDesk
     allotments: Allotments
     audits: AuditDesk
+    denials: DenialDesk
     bills: Bills
     operations: Operations
     requests: GrantRequests
@@ -249,6 +251,10 @@ def build(settings: Settings) -> ControlPlane:
         truths.jobs, directory, features.history, truths.home, settings, book, reconciler.rouse
     )
     quotas = Quotas(truths.database)
+    rollouts = Rollouts(
+        truths.traffics, truths.deployments, catalogue, Draws(truths.database).arms, judge,
+        patience=settings.serving.call_timeout,
+    )  # fmt: skip
     return ControlPlane(
         truths=truths,
         catalogue=catalogue,
@@ -268,14 +274,7 @@ def build(settings: Settings) -> ControlPlane:
         conversion=ConversionDesk(
             truths.conversions, catalogue, intake, forms, truths.evaluations, truths.home
         ),
-        rollouts=Rollouts(
-            truths.traffics,
-            truths.deployments,
-            catalogue,
-            Draws(truths.database).arms,
-            judge,
-            patience=settings.serving.call_timeout,
-        ),
+        rollouts=rollouts,
         jobs=JobDesk(truths.jobs, directory, turns, truths.home, settings),
         predictions=PredictionDesk(truths.samplings, truths.home, settings, truths.pepper),
         reconciler=reconciler,
@@ -287,6 +286,7 @@ def build(settings: Settings) -> ControlPlane:
         audits=AuditDesk(
             truths.database, catalogue.signers, checkpoint_folders(truths), settings.zone
         ),
+        denials=DenialDesk(truths.home.denials, truths.database),
         repeats=Idempotency(truths.database),
         quotas=QuotaDesk(quotas, book),
         allotments=Allotments(quotas, truths.history, truths.deployments, catalogue),

@@ -120,10 +120,11 @@ class HttpDoor(Guarded):
                 return None
             token = bearer(headers)
             self._keyed = bool(token)
-            key = self._gateway.directory.identify(
-                token, session(headers), self.client[0] if self.client else "", forwarded(headers)
-            )
-            inference = opened(route, key, headers, self._gone, self._settings)
+            directory, said = self._gateway.directory, forwarded(headers)
+            peer = self.client[0] if self.client else ""
+            key = directory.identify(token, session(headers), peer, said)
+            source = directory.source(peer, said)
+            inference = opened(route, key, headers, self._gone, self._settings, source)
         except CityBrainError:
             return None  # ASGI's way says what is wrong
         length = int(headers[b"content-length"])
