@@ -39,6 +39,7 @@ from citybrain.platform.api import (
     people,
     predictions,
     quotas,
+    retention,
     rollouts,
     running,
     scenarios,
@@ -74,7 +75,7 @@ def create_app(plane: ControlPlane) -> FastAPI:
         for work, pause in (
             (lambda: _load(plane), 0.5), (plane.projection.run, _poll(plane)),
             (plane.rollouts.step, 1.0), (plane.repeats.purge, 600.0),
-            (plane.audits.run, 60.0), (plane.denials.run, 1.0),
+            (plane.audits.run, 60.0), (plane.retention.run, 600.0), (plane.denials.run, 1.0),
             (plane.notices.grants_that_end, 3600.0), (plane.predictions.run, plane.predictions.pause),
         ):  # fmt: skip
             threading.Thread(target=_repeat, args=(work, pause, stop), daemon=True).start()
@@ -97,7 +98,7 @@ def create_app(plane: ControlPlane) -> FastAPI:
     app.state.plane = plane
     for module in (
         algorithms, audits, bills, scenarios, grants, lifecycle, people, predictions, quotas,
-        rollouts, running, signers, users,
+        retention, rollouts, running, signers, users,
     ):  # fmt: skip
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(running.data_router)

@@ -24,7 +24,7 @@ from citybrain.core.home import Home, reserve_socket, write_private
 from citybrain.core.settings import QUIET_LIBRARIES, Settings, child_environment
 from citybrain.platform.children import MARK, Child, end_group, end_marked, marked
 from citybrain.platform.listeners import foreign_listeners
-from citybrain.platform.logs import log_to
+from citybrain.platform.logs import bound_outputs, log_to
 from citybrain.platform.ray_head import (
     free_port,
     head_command,
@@ -157,7 +157,7 @@ class Supervisor:
             environment["DASHBOARD_METRIC_PORT"] = str(free_port())
         path = self.home.logs / f"{child.name}.out"
         path.unlink(missing_ok=True)  # one that still writes keeps its own
-        with path.open("wb") as output:
+        with path.open("ab") as output:
             child.process = subprocess.Popen(
                 child.command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True, cwd=self.home.root,
@@ -194,6 +194,7 @@ class Supervisor:
         if time.monotonic() - self._checked < 5.0:
             return
         self._checked = time.monotonic()
+        bound_outputs(self.home.logs)
         doors = {(self.settings.host, self.settings.port),
                  (self.settings.host, self.settings.grpc_port)}  # fmt: skip
         for found in foreign_listeners(marked(self.mark), doors):

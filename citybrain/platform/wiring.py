@@ -26,6 +26,7 @@ from citybrain.platform.policy import allows
 from citybrain.platform.predictions import PredictionDesk
 from citybrain.platform.quotas import QuotaDesk
 from citybrain.platform.reception import Reception
+from citybrain.platform.retention import RetentionDesk
 from citybrain.registry.cards import Cards
 from citybrain.registry.catalogue import Catalogue
 from citybrain.registry.endings import Undertaker
@@ -210,6 +211,7 @@ class ControlPlane:
     allotments: Allotments
     audits: AuditDesk
     denials: DenialDesk
+    retention: RetentionDesk
     bills: Bills
     operations: Operations
     requests: GrantRequests
@@ -231,17 +233,12 @@ def build(settings: Settings) -> ControlPlane:
     lifecycle = Lifecycle(catalogue, projection, truths.history, truths.evaluations, truths.endings)
     features = FeatureStore(truths.home.root)
     directory = Directory(truths.database, truths.pepper, allows, refresh=settings.serving.refresh)
+    home, serving = truths.home, settings.serving
     reconciler = Reconciler(
-        truths.deployments,
-        catalogue,
-        forms,
-        ServeCluster(
-            truths.home.run, truths.home.lanes, shared_bytes=settings.serving.shared_bytes
-        ),
-        truths.home.lanes,
-        verify=settings.serving.verify,
-        environment=settings.remote.environment(),
-    )
+        truths.deployments, catalogue, forms,
+        ServeCluster(home.run, home.lanes, shared_bytes=serving.shared_bytes), home.lanes,
+        verify=serving.verify, environment=settings.remote.environment(),
+    )  # fmt: skip
     book = KeptBook(truths.home.limits)
     book.enter(truths.home.writers)
     truths.metrics.watch(
@@ -255,6 +252,11 @@ def build(settings: Settings) -> ControlPlane:
         truths.traffics, truths.deployments, catalogue, Draws(truths.database).arms, judge,
         patience=settings.serving.call_timeout,
     )  # fmt: skip
+    bills = Bills(truths.database, settings.zone)
+    audits = AuditDesk(
+        truths.database, catalogue.signers, checkpoint_folders(truths), settings.zone
+    )  # fmt: skip
+    retention = RetentionDesk(truths.database, truths.home, settings, audits, bills)
     return ControlPlane(
         truths=truths,
         catalogue=catalogue,
@@ -276,16 +278,17 @@ def build(settings: Settings) -> ControlPlane:
         ),
         rollouts=rollouts,
         jobs=JobDesk(truths.jobs, directory, turns, truths.home, settings),
-        predictions=PredictionDesk(truths.samplings, truths.home, settings, truths.pepper),
+        predictions=PredictionDesk(
+            truths.samplings, truths.home, settings, truths.pepper, retention.prediction_days
+        ),
         reconciler=reconciler,
-        bills=Bills(truths.database, settings.zone),
+        bills=bills,
         operations=Operations(truths.database, settings.zone),
         requests=GrantRequests(truths.database),
         controls=Controls(truths.database),
         notices=Notices(truths.database),
-        audits=AuditDesk(
-            truths.database, catalogue.signers, checkpoint_folders(truths), settings.zone
-        ),
+        audits=audits,
+        retention=retention,
         denials=DenialDesk(truths.home.denials, truths.database),
         repeats=Idempotency(truths.database),
         quotas=QuotaDesk(quotas, book),

@@ -26,6 +26,7 @@ from citybrain.core.schemas.quotas import (
     Quota,
     QuotaUse,
 )
+from citybrain.core.schemas.retention import NewRetention, Retention
 from citybrain.sdk.transport import Transport
 
 
@@ -100,6 +101,15 @@ class DepartmentCalls(Transport):
         """Say what a department's deployments may take together."""
         path = f"/api/v1/allotments/{department}"
         return self._one(Allotment, "PUT", path, json=new.model_dump(mode="json"))
+
+    def retention(self) -> list[Retention]:
+        """Every log, and how long it is kept."""
+        return self._many(Retention, "/api/v1/retention")
+
+    def set_retention(self, log: str, new: NewRetention) -> Retention:
+        """Keep a log so many days."""
+        path = f"/api/v1/retention/{log}"
+        return self._one(Retention, "PUT", path, json=new.model_dump(mode="json"))
 
     def usage(self, since: str = "", under: str = "") -> list[UsageLine]:
         """Usage by day."""
