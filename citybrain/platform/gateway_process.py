@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -112,15 +113,20 @@ async def serve(settings: Settings) -> None:
     tracer = Tracer.of(settings.traces)
     repeats = Repeats(Idempotency(directory.database), home.writers, book.holder, settings.serving)
     denials = Denials(home.denials)
-    gateway = Gateway(directory, dispatch, stops, tracer, repeats, denials)
+    # Without TLS of its own a door beyond loopback is there for the proxies that speak it.
+    only = proxies if settings.beyond and not settings.tls else None
+    gateway = Gateway(directory, dispatch, stops, tracer, repeats, denials, only)
     forward = Forwarder(home.control_socket, proxies=proxies)
     app = Application(gateway, forward, serving)
     config = uvicorn.Config(
         app, loop="uvloop", http=http_door(gateway, serving), lifespan="off", access_log=False, log_config=None,
         server_header=False, proxy_headers=False, date_header=False, timeout_keep_alive=30,
         backlog=2048, ws="none",
+        ssl_certfile=settings.tls_cert if settings.tls else None, ssl_keyfile=settings.tls_key or None,
     )  # fmt: skip
-    doors = grpc_server(gateway, serving, f"{settings.host}:{settings.grpc_port}")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    pair = (Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls else None
+    doors = grpc_server(gateway, serving, f"{host}:{settings.grpc_port}", pair)
     server = DoorServer(config, gateway.closing, serving.drain, doors.stop)
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGTERM, lambda: server.leave(refuse=is_stopping(home))

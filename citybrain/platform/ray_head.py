@@ -105,6 +105,7 @@ def head_command(port: int, temporary: Path, cpus: int, memory: int) -> list[str
         f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false",
         f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}",
         f"--num-cpus={cpus}", f"--object-store-memory={memory}", f"--temp-dir={temporary}",
+        f"--ray-client-server-port={free_port()}",  # it has no switch; its own number is the same for all
         "--disable-usage-stats",
     ]  # fmt: skip
 

@@ -9,7 +9,14 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 
-from citybrain.core.errors import CityBrainError, LevelTooHigh, Refused, error_from
+from citybrain.core.addresses import Proxies, is_loopback
+from citybrain.core.errors import (
+    CityBrainError,
+    LevelTooHigh,
+    NetworkNotAllowed,
+    Refused,
+    error_from,
+)
 from citybrain.core.names import Ref
 from citybrain.core.schemas import Key
 from citybrain.serving.denials import Denials, is_denial
@@ -59,8 +66,10 @@ class Gateway:
     def __init__(
         self, directory: Directory, dispatch: Dispatch, stops: Stops,
         tracer: Tracer | None = None, repeats: Repeats | None = None,
-        denials: Denials | None = None,
+        denials: Denials | None = None, only: Proxies | None = None,
     ) -> None:  # fmt: skip
+        """`only`: the proxies that alone may connect from other machines; None: everybody may."""
+        self._only = only
         self._repeats = repeats
         self._denials = denials
         self.directory = directory
@@ -70,6 +79,16 @@ class Gateway:
         self._stops = stops
         self.new_request_id = dispatch.new_request_id
         self.room = dispatch.room
+
+    def admit(self, peer: str, door: str) -> None:
+        """NetworkNotAllowed for a peer whose keys would come in the clear, past the proxies."""
+        if self._only is None or self._only.trusts(peer) or is_loopback(peer):
+            return
+        error = NetworkNotAllowed(
+            "This door is open to its proxies alone.", hint="Use the address that has TLS."
+        )
+        self._deny(error, None, peer, "", door)
+        raise error
 
     def identify(self, key: str, session: str, peer: str, forwarded: str, door: str) -> Key:
         """Who shows this key or session, from where it may; who may not is written down."""

@@ -145,6 +145,7 @@ class Calls:
         """Whose call this is, and its metadata; NotSignedIn without a good key."""
         metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
         scheme, _, token = metadata.get("authorization", "").partition(" ")
+        self._gateway.admit(_peer(context), DOOR)
         shown = token if scheme.lower() == "bearer" else ""
         key = self._gateway.identify(shown, "", _peer(context), _forwarded(metadata), DOOR)
         return key, metadata

@@ -56,6 +56,14 @@ class HttpDoor(Guarded):
         self._snapshot: Snapshot | None = None
         self._keyed = False
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it, unless it comes past the proxies that keep keys secret."""
+        super().connection_made(transport)
+        try:
+            self._gateway.admit(self.client[0] if self.client else "", "http")
+        except CityBrainError as error:
+            self.refuse(error, linger=False)
+
     def data_received(self, data: bytes) -> None:
         """Take a call whose head is known, or parse."""
         between = not self._since
