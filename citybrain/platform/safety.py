@@ -21,7 +21,7 @@ from citybrain.core.errors import CityBrainError, InvalidInput
 from citybrain.core.home import Home, is_private
 from citybrain.core.settings import Settings, is_in_environment
 from citybrain.platform.children import MARK
-from citybrain.platform.listeners import foreign_listeners
+from citybrain.platform.listeners import WORKER, foreign_listeners
 
 SHOWN = 3
 OPEN_VARIABLES = {
@@ -210,12 +210,16 @@ def running_faults(
             yield Fault("settings", f"{who}: {said}.", "citybrain down, then citybrain up")
 
 
+def _is_ray(command: list[str]) -> bool:
+    """Whether Ray started it; paths of a home or of Python may well have `ray` in them."""
+    return any(one.startswith((WORKER, "ray.")) or "-packages/ray/" in one for one in command)
+
+
 def _settings_of(command: list[str], environment: dict[str, str]) -> Iterator[str]:
-    said = " ".join(command)
     wanted = dict(EVERYWHERE)
-    if "/ray/" in said or said.startswith("ray::") or "ray.scripts" in said:
+    if _is_ray(command):
         wanted |= RAY
-    if "mlflow.server" in said:
+    if any(one.startswith("mlflow.server") for one in command):
         wanted |= MLFLOW
         if "--uds" not in command:
             yield "MLflow does not listen on a Unix socket alone"

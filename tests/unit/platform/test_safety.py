@@ -169,14 +169,18 @@ def whys(*processes, doors=()):
 
 
 def test_a_process_that_runs_open_is_found(started):
-    good, _ = started(name="/x/ray/core/raylet", **RAY)
+    good, _ = started(name="/v/site-packages/ray/raylet", **RAY)
     assert whys(good) == []
-    tokenless, _ = started(name="/x/ray/core/raylet", **RAY | {"RAY_AUTH_MODE": "disabled"})
+    tokenless, _ = started(
+        name="/v/site-packages/ray/raylet", **RAY | {"RAY_AUTH_MODE": "disabled"}
+    )
     assert "RAY_AUTH_MODE is 'disabled' and must be 'token'" in whys(tokenless)[0]
     wide, _ = started(name="mlflow.server.auth:create_app", **MLFLOW)
     assert "Unix socket" in whys(wide)[0]
     believing, _ = started(INTRA_COMMUNICATION_BASE64="x")
     assert "Feast would believe" in whys(believing)[0]
+    ours, _ = started(name="/home/ray/.venv/bin/worker")
+    assert whys(ours) == [], "a place that is called so"
     pickles, _ = started(MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true")
     assert "must be 'false'" in whys(pickles)[0]
 
