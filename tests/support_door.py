@@ -127,6 +127,8 @@ class Site(Door):
         self.lane_folder = folder / "lanes"
         self.answer = self.echo
         self.short = 0
+        self.denials = self.only = None
+        self.host = "127.0.0.1"
         self.settings = ServingSettings(slow_client=1.0, max_json=1 << 20)
 
     async def echo(self, calls):
@@ -144,7 +146,8 @@ class Site(Door):
         self.directory.load()
         self.lanes = Lanes(self.lane_folder)
         dispatch = Dispatch(self.journal, self.send, self.settings, lambda _: 1, self.launch)
-        gateway = Gateway(self.directory, dispatch, Stops(self.directory, dispatch, None, None))
+        stops = Stops(self.directory, dispatch, None, None)
+        gateway = Gateway(self.directory, dispatch, stops, denials=self.denials, only=self.only)
         site, started = self, threading.Event()
 
         class Counted(http_door(gateway, self.settings)):
@@ -158,7 +161,7 @@ class Site(Door):
             server_header=False, date_header=False, timeout_graceful_shutdown=5,
         )  # fmt: skip
         self.server = uvicorn.Server(config)
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = socket.create_server((self.host, 0))
         self.port = listening.getsockname()[1]
 
         async def serve():

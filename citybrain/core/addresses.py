@@ -9,6 +9,8 @@ from citybrain.core.errors import InvalidInput
 
 Network = IPv4Network | IPv6Network
 
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
 
 def read_networks(texts: list[str]) -> tuple[Network, ...]:
     """`10.1.0.0/16`, `fd00::/8` or a single address; InvalidInput for anything else."""
@@ -29,6 +31,11 @@ def is_within(address: str, networks: tuple[Network, ...]) -> bool:
     if isinstance(found, IPv6Address) and found.ipv4_mapped:
         found = found.ipv4_mapped
     return any(found in network for network in networks)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is of this machine's own; what is no address is not."""
+    return is_within(address, LOOPBACK)
 
 
 class Proxies:

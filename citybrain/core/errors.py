@@ -1,16 +1,13 @@
 """Everything that can go wrong on purpose, as one tree.
 
 CityBrainError
-├─ InvalidInput      BadTensor, BadMedia, BadJson, TooLarge, BadRequest, UrlTooLong, HeadTooLarge,
-│                    BadPackage, BadScenario, BadData, WeakPassword, IdempotencyMismatch
+├─ InvalidInput      BadTensor, BadMedia, BadJson, TooLarge, BadRequest, UrlTooLong, HeadTooLarge, BadPackage, BadScenario, BadData, …
 ├─ NotSignedIn       MissingKey, BadKey, SignInFailed
-├─ Refused           NotGranted, NotAllowed, NetworkNotAllowed, GateNotPassed, ApprovalNeeded,
-│       PurposeMissing, PurposeNotServed, HostNotListed, Suspended, LevelTooHigh, OutOfScope, ForbiddenCategory
+├─ Refused           NotGranted, NotAllowed, NetworkNotAllowed, GateNotPassed, ApprovalNeeded, PurposeMissing, Suspended, …
 ├─ NotFound          AlgorithmNotFound, VersionNotFound, ScenarioNotFound, PluginNotFound, RowNotFound
 ├─ Retired, Cancelled
 ├─ Conflict          NameTaken, InFlight, AliasMoved, DigestMismatch, VersionWithdrawn
-└─ Unavailable       NotDeployed, NotReady, Overloaded (QuotaExceeded, RateLimited), DeadlineExceeded, PlatformDown, MissingLibrary,
-                     ModelFailed, RemoteDown, ShuttingDown
+└─ Unavailable       NotDeployed, NotReady, Overloaded (QuotaExceeded, RateLimited), DeadlineExceeded, ModelFailed, RemoteDown, …
 
 Every error has a stable `code`, a sentence and, where there is one, the next step as `hint`.
 """
@@ -156,6 +153,10 @@ class GateNotPassed(Refused):
     """The version did not reach the numbers that its scenario asks for."""
 
 
+class AllotmentExceeded(Refused):
+    """A department's deployments would take more than it was allotted."""
+
+
 class ApprovalNeeded(Refused):
     """A second person has to approve this first."""
 
@@ -289,10 +290,8 @@ UNTRUSTED = (SignatureWrong, DigestMismatch)
 
 def all_errors(root: type[CityBrainError] = CityBrainError) -> dict[str, type[CityBrainError]]:
     """Every error class by its code, the root included."""
-    found = {root.code: root}
-    for child in root.__subclasses__():
-        found |= all_errors(child)
-    return found
+    below = (all_errors(child).items() for child in root.__subclasses__())
+    return {root.code: root} | {code: error for found in below for code, error in found}
 
 
 def error_from(code: str, message: str, hint: str = "") -> CityBrainError:

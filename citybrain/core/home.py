@@ -6,9 +6,12 @@ import hashlib
 import os
 import secrets
 import socket
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from citybrain.core.errors import Conflict
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Home:
         return self.root / "journal"
 
     @property
+    def denials(self) -> Path:
+        """Refusals on their way from gateways into the audit trail."""
+        return self.root / "denials"
+
+    @property
     def audit(self) -> Path:
         """Signed checkpoints of the audit trail."""
         return self.root / "audit"
@@ -79,10 +87,14 @@ class Home:
 
     @property
     def ray(self) -> Path:
-        """Ray's session folder: short, because Unix sockets lie in it and have short names."""
-        path = self.run / "ray"
-        if len(str(path)) <= 40:
-            return path
+        """Ray's session folder, which Ray opens to everybody: what it lies in keeps others out."""
+        return self.short / "ray"
+
+    @property
+    def short(self) -> Path:
+        """`run`, or a folder with a shorter name: Unix sockets lie in it and have short names."""
+        if len(str(self.run)) <= 36:
+            return self.run
         short = hashlib.sha256(str(self.root).encode()).hexdigest()[:10]
         return Path(tempfile.gettempdir()) / f"citybrain-{os.getuid()}-{short}"
 
@@ -124,12 +136,12 @@ class Home:
     @property
     def control_socket(self) -> Path:
         """Where gateways forward what is not data plane."""
-        return self.ray.parent / f"{self.ray.name}.control"
+        return self.short / "control.sock"
 
     @property
     def mlflow_socket(self) -> Path:
         """Where the control process reaches the MLflow server."""
-        return self.ray.parent / f"{self.ray.name}.mlflow"
+        return self.short / "mlflow.sock"
 
     @property
     def mlflow_wanted(self) -> Path:
@@ -144,7 +156,7 @@ class Home:
     @property
     def lanes(self) -> Path:
         """Where replicas announce their sockets to gateways."""
-        return self.ray.parent / f"{self.ray.name}.lanes"
+        return self.short / "lanes"
 
     def make(self) -> Home:
         """Create the folders; safe to call on a home that exists."""
@@ -153,6 +165,7 @@ class Home:
             self.features,
             self.packages,
             self.journal,
+            self.denials,
             self.shadows,
             self.predictions,
             self.spool,
@@ -168,6 +181,11 @@ class Home:
             self.pepper.parent,
         ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.short.mkdir(mode=0o700, exist_ok=True)
+        if not is_private(self.short):  # its name can be guessed by who made it before us
+            raise Conflict(
+                f"{self.short} is not this user's alone.", hint=f"Remove it: rm -r {self.short}"
+            )
         return self
 
     def secret(self, path: Path, size: int = 32) -> bytes:
@@ -175,6 +193,16 @@ class Home:
         if not path.exists():
             write_private(path, secrets.token_bytes(size))
         return path.read_bytes()
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a folder is this user's own, and closed to everybody else."""
+    found = folder.lstat()
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.getuid()
+        and not stat.S_IMODE(found.st_mode) & 0o077
+    )
 
 
 def reserve_socket(path: Path) -> None:

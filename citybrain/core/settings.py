@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -159,11 +160,18 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that the public ports bind to.")
     port: int = Field(default=8080, ge=0, le=65535)
     grpc_port: int = Field(default=8081, ge=0, le=65535)
+    tls_cert: str = Field(
+        default="", description="PEM file of the doors' certificate (and those above it)."
+    )
+    tls_key: str = Field(default="", description="PEM file of its key, readable by its owner only.")
     proxies: str = Field(
         default="", description="Proxies before the doors, by commas: believed about callers."
     )
     mlflow: bool = Field(default=False, description="Serve MLflow to other machines: /mlflow.")
     url: str = Field(default="", description="Platform that the command line and SDK talk to.")
+    ca: str = Field(
+        default="", description="PEM file that the command line trusts besides the system's."
+    )
     key: SecretStr = Field(default=SecretStr(""), description="Key that they show.")
     database_url: str = Field(default="", description="Platform database; empty: SQLite at home.")
     timezone: str = Field(default="Asia/Shanghai", description="Whose days and months are counted.")
@@ -185,6 +193,30 @@ class Settings(BaseSettings):
         return ZoneInfo(self.timezone)
 
     @property
+    def beyond(self) -> bool:
+        """Whether the doors can be reached from other machines."""
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
+
+    @property
+    def tls(self) -> bool:
+        """Whether the doors speak TLS themselves."""
+        return bool(self.tls_cert and self.tls_key)
+
+    @property
+    def here(self) -> str:
+        """The doors' address as this machine calls it, without a port."""
+        try:
+            found = ip_address(self.host)
+        except ValueError:
+            return self.host
+        if found.is_unspecified:
+            return "127.0.0.1" if found.version == 4 else "[::1]"
+        return str(found) if found.version == 4 else f"[{found}]"
+
+    @property
     def gateways(self) -> int:
         """How many gateway processes share the public ports."""
         return self.serving.gateways or max(1, (os.cpu_count() or 1) // 4)
@@ -203,6 +235,11 @@ def child_environment(extra: dict[str, str]) -> dict[str, str]:
 def put_environment(extra: dict[str, str]) -> None:
     """Set variables that libraries read at import (telemetry off, offline), in this process."""
     os.environ.update(extra)
+
+
+def is_in_environment(name: str) -> bool:
+    """Whether a variable that is none of ours is set where we were started."""
+    return name in os.environ
 
 
 def swap_environment(extra: Mapping[str, str | None]) -> dict[str, str | None]:

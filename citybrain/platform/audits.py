@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from citybrain.core.schemas import Actor
 from citybrain.core.schemas.audits import Checkpoint, Verification
 from citybrain.registry.signing import Signers
 from citybrain.storage.database import Database
@@ -22,6 +24,7 @@ from citybrain.storage.records.audit_chain import (
     verify,
 )
 
+log = logging.getLogger(__name__)
 FILE = "checkpoints.jsonl"
 
 
@@ -43,6 +46,18 @@ class AuditDesk:
         if self.chain.newest_day() != today and (point := self.chain.checkpoint(today)):
             for folder in self._folders:
                 append(folder / FILE, point)
+
+    def expire(self, before: datetime, actor: Actor) -> Iterator[int]:
+        """Remove old entries, a signed checkpoint's at a time; nothing of a trail that was changed."""
+        while point := self.chain.due(before):
+            known = [one for one in self.chain.checkpoints() if one.last <= point.last]
+            found = verify(rows(self._database, until=point.last), known, self.signed, part=True)
+            if not found.intact:
+                log.error(
+                    "the audit trail does not expire: entry %s: %s", found.first_bad, found.reason
+                )
+                return
+            yield self.chain.expire(point, actor)
 
     def signed(self, point: Checkpoint) -> bool:
         """Whether this platform signed it."""

@@ -33,7 +33,7 @@ from citybrain.platform.state import supervisor_alive
 MANIFEST = "manifest.json"
 FORMAT = 1
 DUMP = "platform.pgdump"
-LEFT_OUT = {"run", "logs", "work", "spool", "backups"}
+LEFT_OUT = {"run", "denials", "logs", "work", "spool", "backups"}
 """What a start makes anew, or is no use elsewhere."""
 SQLITE = b"SQLite format 3\0"
 SIDES = ("-wal", "-shm", "-journal")

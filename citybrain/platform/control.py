@@ -39,13 +39,14 @@ from citybrain.platform.api import (
     people,
     predictions,
     quotas,
+    retention,
     rollouts,
     running,
     scenarios,
     signers,
     users,
 )
-from citybrain.platform.api.access import key_of, may
+from citybrain.platform.api.access import key_of, may, note_denial
 from citybrain.platform.api.declared import open_paths
 from citybrain.platform.console import pages
 from citybrain.platform.logs import log_to
@@ -74,7 +75,7 @@ def create_app(plane: ControlPlane) -> FastAPI:
         for work, pause in (
             (lambda: _load(plane), 0.5), (plane.projection.run, _poll(plane)),
             (plane.rollouts.step, 1.0), (plane.repeats.purge, 600.0),
-            (plane.audits.run, 60.0),
+            (plane.audits.run, 60.0), (plane.retention.run, 600.0), (plane.denials.run, 1.0),
             (plane.notices.grants_that_end, 3600.0), (plane.predictions.run, plane.predictions.pause),
         ):  # fmt: skip
             threading.Thread(target=_repeat, args=(work, pause, stop), daemon=True).start()
@@ -84,6 +85,7 @@ def create_app(plane: ControlPlane) -> FastAPI:
         plane.reconciler.close()
         plane.evaluation.close()
         plane.jobs.close()
+        plane.denials.own.close()
 
     app = FastAPI(
         title="citybrain",
@@ -96,7 +98,7 @@ def create_app(plane: ControlPlane) -> FastAPI:
     app.state.plane = plane
     for module in (
         algorithms, audits, bills, scenarios, grants, lifecycle, people, predictions, quotas,
-        rollouts, running, signers, users,
+        retention, rollouts, running, signers, users,
     ):  # fmt: skip
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(running.data_router)
@@ -150,6 +152,7 @@ def _first_look(is_open: Callable[[str], bool]) -> Callable[[Request, Next], Awa
             try:
                 await run_in_threadpool(key_of, request)
             except CityBrainError as error:
+                note_denial(request, error)
                 return _problem(error)
         return await _strict_json(request, call_next)
 
@@ -183,7 +186,8 @@ def _problem(error: CityBrainError) -> Response:
 
 def _show_errors(app: FastAPI) -> None:
     @app.exception_handler(CityBrainError)
-    async def ours(_: Request, error: CityBrainError) -> Response:
+    async def ours(request: Request, error: CityBrainError) -> Response:
+        note_denial(request, error)
         return _problem(error)
 
     @app.exception_handler(RequestValidationError)

@@ -8,6 +8,7 @@ on while the one before is examined and started.
 from __future__ import annotations
 
 import queue
+import ssl
 import statistics
 import threading
 import time
@@ -73,11 +74,15 @@ class Life:
 class Demo:
     """One run of the demo against a running platform."""
 
-    def __init__(self, home: Home, url: str, watch: Callable[[str, float, str], None]) -> None:
+    def __init__(
+        self, home: Home, url: str, watch: Callable[[str, float, str], None],
+        verify: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
         self._home = home
+        self._verify = verify
         self._watch = watch
         self._url = url
-        self._admin = CityBrain(url, home.admin_key.read_text().strip(), timeout=600)
+        self._admin = CityBrain(url, home.admin_key.read_text().strip(), timeout=600, verify=verify)
         self.lives = {starter.name: Life(starter) for starter in STARTERS}
 
     def run(self) -> list[Life]:
@@ -131,7 +136,7 @@ class Demo:
         maker, approver = (
             self._key(starter.owner, "developer", f"demo {role}") for role in ("maker", "approver")
         )
-        with CityBrain(self._url, maker.secret, timeout=600) as city:
+        with CityBrain(self._url, maker.secret, timeout=600, verify=self._verify) as city:
             if package is None:
                 version = city.version(starter.name, "champion")
                 life.steps.append("found")
@@ -159,7 +164,7 @@ class Demo:
             watch=lambda share, text: self._watch(name, 0.6 + 0.25 * share, text),
         )  # fmt: skip
         promotion = city.promote(name, version.version)
-        with CityBrain(self._url, approver.secret) as second:
+        with CityBrain(self._url, approver.secret, verify=self._verify) as second:
             second.approve(promotion.id)
         life.approved_by = approver.note
         life.steps.append("approved")
@@ -187,7 +192,7 @@ class Demo:
         if name == "traffic-flow":
             inputs = [{"entity": self._push_history(inputs[0]["series"])}]
         times = []
-        with CityBrain(self._url, key.secret) as city:
+        with CityBrain(self._url, key.secret, verify=self._verify) as city:
             _once_granted(lambda: city.predict(name, inputs))
             for _ in range(CALLS - 1):
                 start = time.perf_counter()

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-import stat
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from citybrain.core.home import Home
 from citybrain.core.settings import Settings
 from citybrain.models.recipe import RECIPES
 from citybrain.models.runtime import RUNTIMES
 from citybrain.models.task import TASKS
-from citybrain.platform.state import supervisor_alive
+from citybrain.platform.children import marked
+from citybrain.platform.listeners import doors_at
+from citybrain.platform.safety import faults, readable, running_faults
+from citybrain.platform.state import read_state, supervisor_alive
 
 SAFE_PYTHON = (3, 11, 13)
 LIBRARIES = ("mlflow", "ray", "torch", "onnxruntime", "transformers", "feast", "bentoml")
+FINE = {
+    "doors": "loopback, TLS, or a named proxy before them",
+    "files": "the home and its secrets are their owner's alone",
+    "environment": "no variable that opens what we close",
+    "listeners": "nothing listens for others but the doors",
+    "settings": "Ray, MLflow and Feast run closed",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ def examine(settings: Settings, home: Home) -> list[Finding]:
         Finding("✓", "tasks", ", ".join(TASKS)),
         Finding("✓", "recipes", ", ".join(RECIPES)),
         _disk(home),
-        *_secrets(home),
+        *_safety(settings, home),
         _running(settings, home),
     ]
 
@@ -78,15 +88,30 @@ def _disk(home: Home) -> Finding:
     return Finding("✓", "disk", f"{free:.1f} GiB free")
 
 
-def _secrets(home: Home) -> list[Finding]:
-    paths = [home.admin_key, home.auditor_key, home.pepper, *home.pepper.parent.glob("ray*")]
-    open_files = [
-        path.name for path in paths if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
-    ]
-    if open_files:
-        hint = f"chmod 600 {' '.join(open_files)}"
-        return [Finding("✗", "secrets", f"readable by others: {', '.join(open_files)}", hint)]
-    return [Finding("✓", "secrets", "readable by their owner only")]
+def _safety(settings: Settings, home: Home) -> list[Finding]:
+    """Whether it may serve as it is set up, and what is wrong with what runs."""
+    said = faults(settings, home)
+    state = read_state(home) if supervisor_alive(home) else {}
+    checks = ["doors", "files", "environment"]
+    if state:
+        said += running_faults(marked(state["mark"]), _doors(state))
+        checks += ["listeners", "settings"]
+    found = []
+    for check in checks:
+        wrong = [fault for fault in said if fault.check == check]
+        found += [Finding("✗", check, fault.why, fault.hint) for fault in wrong]
+        if not wrong:
+            found.append(Finding("✓", check, FINE[check]))
+    if home.root.exists() and (loose := readable(home)):
+        text = f"{len(loose)} in the home could be read by others, if its folder were open"
+        found.append(Finding("!", "files", text, f"chmod -R go-rwx {home.root}"))
+    return found
+
+
+def _doors(state: dict[str, Any]) -> set[tuple[str, int]]:
+    said = state["settings"]
+    ports = (int(said[f"CITYBRAIN_{name}"]) for name in ("PORT", "GRPC_PORT"))
+    return doors_at(said["CITYBRAIN_HOST"], *ports)
 
 
 def _running(settings: Settings, home: Home) -> Finding:

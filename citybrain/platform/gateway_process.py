@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,6 +23,7 @@ from citybrain.platform.logs import log_to
 from citybrain.platform.policy import allows
 from citybrain.platform.state import is_stopping, say_ready
 from citybrain.platform.wiring import open_database
+from citybrain.serving.denials import Denials
 from citybrain.serving.gateway.asgi import Application
 from citybrain.serving.gateway.closing import DoorServer
 from citybrain.serving.gateway.directory import Directory
@@ -110,15 +112,21 @@ async def serve(settings: Settings) -> None:
     stops = Stops(directory, dispatch, histories, ShadowBook(home.shadows))
     tracer = Tracer.of(settings.traces)
     repeats = Repeats(Idempotency(directory.database), home.writers, book.holder, settings.serving)
-    gateway = Gateway(directory, dispatch, stops, tracer, repeats)
+    denials = Denials(home.denials)
+    # Without TLS of its own a door beyond loopback is there for the proxies that speak it.
+    only = proxies if settings.beyond and not settings.tls else None
+    gateway = Gateway(directory, dispatch, stops, tracer, repeats, denials, only)
     forward = Forwarder(home.control_socket, proxies=proxies)
     app = Application(gateway, forward, serving)
     config = uvicorn.Config(
         app, loop="uvloop", http=http_door(gateway, serving), lifespan="off", access_log=False, log_config=None,
         server_header=False, proxy_headers=False, date_header=False, timeout_keep_alive=30,
         backlog=2048, ws="none",
+        ssl_certfile=settings.tls_cert if settings.tls else None, ssl_keyfile=settings.tls_key or None,
     )  # fmt: skip
-    doors = grpc_server(gateway, serving, f"{settings.host}:{settings.grpc_port}")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    pair = (Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls else None
+    doors = grpc_server(gateway, serving, f"{host}:{settings.grpc_port}", pair)
     server = DoorServer(config, gateway.closing, serving.drain, doors.stop)
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGTERM, lambda: server.leave(refuse=is_stopping(home))
@@ -127,6 +135,7 @@ async def serve(settings: Settings) -> None:
     await doors.start()
     timers = [
         asyncio.create_task(dispatch.keep_journal()),
+        asyncio.create_task(denials.keep()),
         asyncio.create_task(lanes.keep()),
         asyncio.create_task(LengthBook(home.lengths, dispatch.lengths).keep()),
         asyncio.create_task(keep_clients(server.server_state.connections)),
@@ -145,6 +154,7 @@ async def serve(settings: Settings) -> None:
         link.close()
         dispatch.refusals.write(last=True)
         journal.close()
+        denials.close()
         await asyncio.to_thread(spool.close)
         if tracer is not None:
             await asyncio.to_thread(tracer.close)

@@ -103,6 +103,6 @@ class JobDesk:
         if not path.exists():
             raise RowNotFound(
                 f"The result of the job {job.id} was removed.",
-                hint=f"Results are kept for {self._settings.keep_hours:g} hours.",
+                hint="How long results are kept: citybrain retention",
             )
         return path

@@ -13,6 +13,12 @@ RAY_USE_TLS it demands a certificate of this home's CA, so a Ray worker that run
 one exception. (Ray renames its workers with what they do: `ray::ServeReplica…`, `ray::v1:…`.)"""
 
 
+def doors_at(host: str, port: int, grpc_port: int) -> set[tuple[str, int]]:
+    """Where our doors listen; gRPC takes every address of IPv4 for every address of both kinds."""
+    found = {(host, port), (host, grpc_port)}
+    return found | {("::", grpc_port)} if host == "0.0.0.0" else found  # noqa: S104 - it was asked for
+
+
 def foreign_listeners(
     processes: Iterable[psutil.Process], doors: set[tuple[str, int]]
 ) -> list[str]:

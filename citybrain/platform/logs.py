@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -12,16 +13,28 @@ from citybrain.core.schemas import Deployment
 from citybrain.serving.shared import SHARED
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_BYTES = 10 << 20
+"""Of one log file, of which two older ones are kept; and of what a process prints."""
 TAIL_BYTES = 256 << 10
 
 
 def log_to(path: Path) -> None:
     """Send this process's log to a file of at most 10 MB, with two older ones kept."""
-    handler = RotatingFileHandler(path, maxBytes=10 << 20, backupCount=2)
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=2)
     handler.setFormatter(logging.Formatter(FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore", "alembic", "mlflow", "uvicorn.access", "ray"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def bound_outputs(folder: Path) -> None:
+    """Cut what processes print (`*.out`), keeping its end in `*.out.1`; they append, and go on."""
+    for path in folder.glob("*.out"):
+        if path.stat().st_size > LOG_BYTES:
+            with path.open("rb+") as file:
+                file.seek(-LOG_BYTES // 2, os.SEEK_END)
+                path.with_suffix(".out.1").write_bytes(file.read())
+                file.truncate(0)
 
 
 def replica_log(home: Home, deployment: Deployment, lines: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -21,7 +22,12 @@ TIDY_SECONDS = 60.0
 class PredictionDesk:
     """What is sampled, and what was."""
 
-    def __init__(self, samplings: Samplings, home: Home, settings: Settings, secret: bytes) -> None:
+    def __init__(
+        self, samplings: Samplings, home: Home, settings: Settings, secret: bytes,
+        keep_days: Callable[[int | None], int],
+    ) -> None:  # fmt: skip
+        """`keep_days`: for how long, where an algorithm says so many days or nothing."""
+        self._keep_days = keep_days
         self._samplings = samplings
         self._settings = settings.predictions
         self._log = PredictionLog(home.predictions, settings.zone)
@@ -43,7 +49,7 @@ class PredictionDesk:
                 own = self._samplings.all()
                 days = {name: said.keep_days for name, said in own.items()}
                 self._log.tidy(
-                    lambda name: days.get(name) or self._settings.keep_days,
+                    lambda name: self._keep_days(days.get(name)),
                     self._settings.max_bytes, now(),
                 )  # fmt: skip
 
@@ -51,7 +57,7 @@ class PredictionDesk:
         """What is kept of an algorithm's calls."""
         own = self._samplings.get(name)
         return Sampling(
-            algorithm=name, own=own, keep_days=own.keep_days or self._settings.keep_days,
+            algorithm=name, own=own, keep_days=self._keep_days(own.keep_days),
             rate=self._settings.rate if own.rate is None else own.rate,
         )  # fmt: skip
 

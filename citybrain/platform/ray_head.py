@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from citybrain.core.home import Home, write_private
+from citybrain.platform.logs import LOG_BYTES
 
 TEN_YEARS = dt.timedelta(days=3650)
 
@@ -36,6 +37,10 @@ def ray_environment(home: Home) -> dict[str, str]:
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
         "RAY_worker_niceness": "0",  # replicas answer calls; Ray would let everything else go first
         "RAY_DEDUP_LOGS": "0",
+        "RAY_ROTATION_MAX_BYTES": str(
+            LOG_BYTES
+        ),  # of each process's log; Ray's own: 512 MB, 20 times
+        "RAY_ROTATION_BACKUP_COUNT": "2",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -100,6 +105,7 @@ def head_command(port: int, temporary: Path, cpus: int, memory: int) -> list[str
         f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false",
         f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}",
         f"--num-cpus={cpus}", f"--object-store-memory={memory}", f"--temp-dir={temporary}",
+        f"--ray-client-server-port={free_port()}",  # it has no switch; its own number is the same for all
         "--disable-usage-stats",
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from citybrain.core.home import Home, write_private
 from citybrain.core.settings import Settings
 
-CLIENTS = {"home", "url", "key", "test_data"}
+CLIENTS = {"home", "url", "key", "ca", "test_data"}
 """What a shell says of itself, and not of the platform."""
 WHOLE = {
     "CITYBRAIN_HOST", "CITYBRAIN_PORT", "CITYBRAIN_GRPC_PORT", "CITYBRAIN_DATABASE_URL",

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from citybrain.core.settings import Settings, swap_environment
 from citybrain.platform.children import Child, end_group
 from citybrain.platform.reload import REPLICAS, WHOLE, changes, take_reload, told
+from citybrain.platform.safety import door_faults
 from citybrain.platform.state import ready_file
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Rolling:
             where = "__".join(str(part) for part in first["loc"]).upper()
             raise NotReloaded(f"CITYBRAIN_{where}: {first['msg']}.") from error
         fixed = [c.name for c in changes(told(before), told(wanted)) if c.name in WHOLE]
+        for fault in door_faults(wanted):
+            raise NotReloaded(f"{fault.why} {fault.hint}")
         if fixed:
             raise NotReloaded(
                 f"{', '.join(fixed)} cannot change while the platform runs: "

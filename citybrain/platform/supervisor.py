@@ -23,8 +23,8 @@ import psutil
 from citybrain.core.home import Home, reserve_socket, write_private
 from citybrain.core.settings import QUIET_LIBRARIES, Settings, child_environment
 from citybrain.platform.children import MARK, Child, end_group, end_marked, marked
-from citybrain.platform.listeners import foreign_listeners
-from citybrain.platform.logs import log_to
+from citybrain.platform.listeners import doors_at
+from citybrain.platform.logs import bound_outputs, log_to
 from citybrain.platform.ray_head import (
     free_port,
     head_command,
@@ -33,6 +33,7 @@ from citybrain.platform.ray_head import (
 )
 from citybrain.platform.reload import shown, told
 from citybrain.platform.rolling import Rolling
+from citybrain.platform.safety import faults, running_faults
 from citybrain.platform.state import ready_file, write_state
 from citybrain.platform.tracking.server import server_command, server_environment
 from citybrain.platform.wiring import open_truths
@@ -61,7 +62,6 @@ class Supervisor:
 
     def run(self) -> None:
         """Start everything, look after it, end everything."""
-        os.umask(0o077)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         make_ray_secrets(self.home)
@@ -82,7 +82,7 @@ class Supervisor:
                 for child in self.children:
                     self._look_after(child)
                 self.rolling.step()
-                self._check_listeners()
+                self._check_safety()
                 time.sleep(0.2)
         finally:
             self._end()
@@ -157,7 +157,7 @@ class Supervisor:
             environment["DASHBOARD_METRIC_PORT"] = str(free_port())
         path = self.home.logs / f"{child.name}.out"
         path.unlink(missing_ok=True)  # one that still writes keeps its own
-        with path.open("wb") as output:
+        with path.open("ab") as output:
             child.process = subprocess.Popen(
                 child.command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True, cwd=self.home.root,
@@ -179,8 +179,9 @@ class Supervisor:
                 "supervisor": os.getpid(),
                 "created": psutil.Process().create_time(),
                 "mark": self.mark,
-                "url": f"http://{settings.host}:{settings.port}",
-                "grpc": f"{settings.host}:{settings.grpc_port}",
+                "url": f"http{'s' * settings.tls}://{settings.here}:{settings.port}",
+                "grpc": f"{settings.here}:{settings.grpc_port}",
+                "certificate": settings.tls_cert if settings.tls else "",
                 "started_at": self._started_at,
                 "processes": {c.name: c.process.pid for c in self.children if c.process},
                 "settings": shown(told(settings)),
@@ -189,16 +190,16 @@ class Supervisor:
             },
         )
 
-    def _check_listeners(self) -> None:
-        """Refuse to go on when something of ours listens where it must not."""
+    def _check_safety(self) -> None:
+        """Refuse to go on when something of ours listens where it must not, or is not closed."""
         if time.monotonic() - self._checked < 5.0:
             return
         self._checked = time.monotonic()
-        doors = {(self.settings.host, self.settings.port),
-                 (self.settings.host, self.settings.grpc_port)}  # fmt: skip
-        for found in foreign_listeners(marked(self.mark), doors):
-            log.error("refusing to serve: %s", found)
-            write_private(self.home.run / "refused.txt", found.encode())
+        bound_outputs(self.home.logs)
+        said = self.settings
+        doors = doors_at(said.host, said.port, said.grpc_port)
+        for fault in running_faults(marked(self.mark), doors):
+            refuse(self.home, fault.why)
             self.stopping = True
 
     def _end(self) -> None:
@@ -224,11 +225,21 @@ class Supervisor:
         (self.home.run / "platform.json").unlink(missing_ok=True)
 
 
+def refuse(home: Home, why: str) -> None:
+    """Say why it does not serve, to the log and to who waits for it."""
+    log.error("refusing to serve: %s", why)
+    write_private(home.run / "refused.txt", why.encode())
+
+
 def main() -> None:
     """Run the supervisor of a home in the foreground."""
+    os.umask(0o077)
     settings = Settings()
     home = Home(settings.home.expanduser().resolve()).make()
     log_to(home.logs / "supervisor.log")
+    if found := faults(settings, home):
+        refuse(home, f"{found[0].why} {found[0].hint}")
+        sys.exit(1)
     open_truths(settings)  # tables, pepper and admin key are there before anybody needs them
     Supervisor(settings, home).run()
 

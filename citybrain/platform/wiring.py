@@ -17,6 +17,7 @@ from citybrain.core.settings import Settings
 from citybrain.feature_store.store import FeatureStore
 from citybrain.platform.audits import AuditDesk
 from citybrain.platform.conversions import ConversionDesk
+from citybrain.platform.denials import DenialDesk
 from citybrain.platform.evaluations import EvaluationDesk
 from citybrain.platform.exam_data import ExamData
 from citybrain.platform.factors import hash_password, one_time_password
@@ -26,6 +27,7 @@ from citybrain.platform.policy import allows
 from citybrain.platform.predictions import PredictionDesk
 from citybrain.platform.quotas import QuotaDesk
 from citybrain.platform.reception import Reception
+from citybrain.platform.retention import RetentionDesk
 from citybrain.registry.cards import Cards
 from citybrain.registry.catalogue import Catalogue
 from citybrain.registry.endings import Undertaker
@@ -34,6 +36,7 @@ from citybrain.registry.intake import Intake
 from citybrain.registry.lifecycle import Lifecycle
 from citybrain.registry.lineage import LineageMap
 from citybrain.registry.projection import Projection
+from citybrain.serving.allotments import Allotments
 from citybrain.serving.cluster import ServeCluster
 from citybrain.serving.gateway.directory import Directory
 from citybrain.serving.gateway.lengths import lengths_in
@@ -207,7 +210,10 @@ class ControlPlane:
     predictions: PredictionDesk
     reconciler: Reconciler
     quotas: QuotaDesk
+    allotments: Allotments
     audits: AuditDesk
+    denials: DenialDesk
+    retention: RetentionDesk
     bills: Bills
     operations: Operations
     requests: GrantRequests
@@ -231,17 +237,12 @@ def build(settings: Settings) -> ControlPlane:
     exam_data = ExamData(truths.evaluations, truths.home)
     features = FeatureStore(truths.home.root)
     directory = Directory(truths.database, truths.pepper, allows, refresh=settings.serving.refresh)
+    home, serving = truths.home, settings.serving
     reconciler = Reconciler(
-        truths.deployments,
-        catalogue,
-        forms,
-        ServeCluster(
-            truths.home.run, truths.home.lanes, shared_bytes=settings.serving.shared_bytes
-        ),
-        truths.home.lanes,
-        verify=settings.serving.verify,
-        environment=settings.remote.environment(),
-    )
+        truths.deployments, catalogue, forms,
+        ServeCluster(home.run, home.lanes, shared_bytes=serving.shared_bytes), home.lanes,
+        verify=serving.verify, environment=settings.remote.environment(),
+    )  # fmt: skip
     book = KeptBook(truths.home.limits)
     book.enter(truths.home.writers)
     truths.metrics.watch(
@@ -250,6 +251,16 @@ def build(settings: Settings) -> ControlPlane:
     turns = JobTurns(
         truths.jobs, directory, features.history, truths.home, settings, book, reconciler.rouse
     )
+    quotas = Quotas(truths.database)
+    rollouts = Rollouts(
+        truths.traffics, truths.deployments, catalogue, Draws(truths.database).arms, judge,
+        patience=settings.serving.call_timeout,
+    )  # fmt: skip
+    bills = Bills(truths.database, settings.zone)
+    audits = AuditDesk(
+        truths.database, catalogue.signers, checkpoint_folders(truths), settings.zone
+    )  # fmt: skip
+    retention = RetentionDesk(truths.database, truths.home, settings, audits, bills)
     return ControlPlane(
         truths=truths,
         catalogue=catalogue,
@@ -270,27 +281,23 @@ def build(settings: Settings) -> ControlPlane:
         conversion=ConversionDesk(
             truths.conversions, catalogue, intake, forms, evaluation, exam_data
         ),
-        rollouts=Rollouts(
-            truths.traffics,
-            truths.deployments,
-            catalogue,
-            Draws(truths.database).arms,
-            judge,
-            patience=settings.serving.call_timeout,
-        ),
+        rollouts=rollouts,
         jobs=JobDesk(truths.jobs, directory, turns, truths.home, settings),
-        predictions=PredictionDesk(truths.samplings, truths.home, settings, truths.pepper),
+        predictions=PredictionDesk(
+            truths.samplings, truths.home, settings, truths.pepper, retention.prediction_days
+        ),
         reconciler=reconciler,
-        bills=Bills(truths.database, settings.zone),
+        bills=bills,
         operations=Operations(truths.database, settings.zone),
         requests=GrantRequests(truths.database),
         controls=Controls(truths.database),
         notices=Notices(truths.database),
-        audits=AuditDesk(
-            truths.database, catalogue.signers, checkpoint_folders(truths), settings.zone
-        ),
+        audits=audits,
+        retention=retention,
+        denials=DenialDesk(truths.home.denials, truths.database),
         repeats=Idempotency(truths.database),
-        quotas=QuotaDesk(Quotas(truths.database), book),
+        quotas=QuotaDesk(quotas, book),
+        allotments=Allotments(quotas, truths.history, truths.deployments, catalogue),
         keeper=Keeper(
             book, truths.home.journal, truths.home.writers, truths.database, settings.zone
         ),

@@ -18,7 +18,15 @@ from citybrain.core.schemas import (
     UsageLine,
 )
 from citybrain.core.schemas.people import Tier
-from citybrain.core.schemas.quotas import Allotment, NewAllotment, NewQuota, Quota, QuotaUse
+from citybrain.core.schemas.quotas import (
+    Allotment,
+    AllotmentUse,
+    NewAllotment,
+    NewQuota,
+    Quota,
+    QuotaUse,
+)
+from citybrain.core.schemas.retention import NewRetention, Retention
 from citybrain.sdk.transport import Transport
 
 
@@ -85,14 +93,23 @@ class DepartmentCalls(Transport):
         """Take a limit away."""
         return self._one(Quota, "DELETE", f"/api/v1/quotas/{quota_id}")
 
-    def allotments(self) -> list[Allotment]:
-        """What departments' deployments may take."""
-        return self._many(Allotment, "/api/v1/allotments")
+    def allotments(self) -> list[AllotmentUse]:
+        """What departments' deployments may take, and what they take."""
+        return self._many(AllotmentUse, "/api/v1/allotments")
 
     def allot(self, department: str, new: NewAllotment) -> Allotment:
         """Say what a department's deployments may take together."""
         path = f"/api/v1/allotments/{department}"
         return self._one(Allotment, "PUT", path, json=new.model_dump(mode="json"))
+
+    def retention(self) -> list[Retention]:
+        """Every log, and how long it is kept."""
+        return self._many(Retention, "/api/v1/retention")
+
+    def set_retention(self, log: str, new: NewRetention) -> Retention:
+        """Keep a log so many days."""
+        path = f"/api/v1/retention/{log}"
+        return self._one(Retention, "PUT", path, json=new.model_dump(mode="json"))
 
     def usage(self, since: str = "", under: str = "") -> list[UsageLine]:
         """Usage by day."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +25,18 @@ LOOK_SECONDS = 0.3
 class Transport:
     """What every part of the client stands on."""
 
-    def __init__(self, url: str, key: str, *, timeout: float = 60.0) -> None:
+    def __init__(
+        self, url: str, key: str, *, timeout: float = 60.0, verify: ssl.SSLContext | None = None
+    ) -> None:
+        """`verify`: whose certificates are believed (`sdk/trust.py`); nothing: the system's."""
         self.url = url.rstrip("/")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=timeout, trust_env=False
+            base_url=self.url,
+            headers=headers,
+            timeout=timeout,
+            trust_env=False,
+            verify=verify or True,
         )
 
     def __enter__(self) -> Self:

@@ -17,7 +17,6 @@ import logging
 import os
 import secrets
 import socket
-import stat
 import struct
 import threading
 import time
@@ -25,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from citybrain.core.errors import Unavailable
+from citybrain.core.home import is_private
 from citybrain.serving.lane_messages import Goodbye
 from citybrain.serving.lane_visit import Answers, Visit
 from citybrain.serving.scaling import Load
@@ -48,8 +48,7 @@ def peer_is_this_user(connection: socket.socket) -> bool:
 def private_folder(folder: Path) -> Path:
     """The folder of lanes, made if need be; Unavailable if somebody else can enter it."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not is_private(folder):
         raise Unavailable(
             f"{folder} can be entered by others.",
             hint="Remove it; it is made again with mode 0700.",

@@ -87,6 +87,27 @@ class Refusal(NamedTuple):
     calls: int
 
 
+class Denial(NamedTuple):
+    """How many requests of a kind were refused in about a second for who asked, or for what."""
+
+    at_ms: int
+    key: str
+    """Empty: a stranger's."""
+    person: str
+    role: str
+    department: str
+    source: str
+    """The address that the first of them came from."""
+    action: str
+    target: str
+    """What was asked; never what a stranger, or nobody else, calls something."""
+    purpose: str
+    """As the first of them stated it."""
+    door: str
+    code: str
+    calls: int
+
+
 class JournalWriter:
     """Appends to a file of its own; `flush` returns when the kernel has the lines."""
 
@@ -107,6 +128,10 @@ class JournalWriter:
     def refuse(self, record: Refusal) -> None:
         """Queue a line."""
         self._lines.append(orjson.dumps(("R", *record)))
+
+    def deny(self, record: Denial) -> None:
+        """Queue a line."""
+        self._lines.append(orjson.dumps(("D", *record)))
 
     def flush(self) -> None:
         """Hand the queued lines to the kernel, all in one write; OSError if it takes not all."""
@@ -178,6 +203,24 @@ def read_from(
         return orjson.loads(b"[" + b",".join(lines) + b"]"), offset + end
     except orjson.JSONDecodeError:  # a line torn by a power loss; its answer never left
         return list(_readable(lines)), offset + end
+
+
+def read_denials(
+    path: Path, offset: int, *, before_ms: int, until_ms: int, limit: int = 1 << 20
+) -> tuple[list[Denial], int]:
+    """Denials after an offset up to the first in a span of time, and the offset of that one."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(limit)
+    found = []
+    for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+        with contextlib.suppress(orjson.JSONDecodeError, TypeError):  # torn by a power loss
+            denial = Denial(*orjson.loads(line)[1:])
+            if before_ms <= denial.at_ms < until_ms:
+                break
+            found.append(denial)
+        offset += len(line)
+    return found, offset
 
 
 def read_range(path: Path, begin: int, end: int) -> Iterator[list[Any]]:

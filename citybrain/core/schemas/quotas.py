@@ -73,3 +73,20 @@ class Allotment(NewAllotment):
     department: str
     set_by: str
     set_at: datetime
+
+
+class Taken(Known):
+    """What deployments take together at most, with all their replicas."""
+
+    replicas: int = 0
+    cpus: float = 0.0
+    gpus: float = 0.0
+    memory: int = 0
+    """Bytes of their models' files, once for each replica: what is known before one runs."""
+
+
+class AllotmentUse(Known):
+    """What a department's deployments may take, and what they take now."""
+
+    allotment: Allotment
+    taken: Taken

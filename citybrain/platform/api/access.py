@@ -10,6 +10,7 @@ from citybrain.core.addresses import is_within, read_networks
 from citybrain.core.errors import (
     AlgorithmNotFound,
     BadKey,
+    CityBrainError,
     MissingKey,
     NetworkNotAllowed,
     RowNotFound,
@@ -18,6 +19,7 @@ from citybrain.core.keys import is_mistyped, key_digest, read_session
 from citybrain.core.schemas import Actor, Conversion, Evaluation, Key
 from citybrain.platform import policy
 from citybrain.platform.wiring import ControlPlane
+from citybrain.serving.denials import is_denial
 from citybrain.serving.gateway.messages import SESSION
 from citybrain.storage.moments import now
 from citybrain.storage.records.owners import EVERYBODY
@@ -67,6 +69,7 @@ def key_of(request: Request) -> Key:
     """The living key of a request: its bearer key, or the console session it comes with."""
     if not hasattr(request.state, "key"):
         found = _key_of(request)
+        request.state.holder = found
         check_place(request, found)
         request.state.key = found
     key: Key = request.state.key
@@ -78,6 +81,19 @@ def check_place(request: Request, key: Key) -> None:
     address = request.client.host if request.client else ""
     if key.networks and not is_within(address, read_networks(key.networks)):
         raise NetworkNotAllowed(f"The key {key.id} may not be used from {address[:45]}.")
+
+
+def note_denial(request: Request, error: Exception) -> None:
+    """Count a refusal for the audit trail, if it is one of who asks or of what."""
+    if not is_denial(error):
+        return
+    assert isinstance(error, CityBrainError)
+    route, state = request.scope.get("route"), request.state
+    target = f"{request.method} {getattr(route, 'path', '')}" if route is not None else ""
+    plane(request).denials.own.count(
+        error, getattr(state, "holder", None), request.client.host if request.client else "",
+        target, "api", action=getattr(state, "action", "request"),
+    )  # fmt: skip
 
 
 def _key_of(request: Request) -> Key:
@@ -155,6 +171,7 @@ class Permission:
         """The dependency itself: NotSignedIn, NotAllowed or NotFound end the call here."""
         if policy.POLICY[self.action].anonymous:
             return None
+        request.state.action = self.action
         key = key_of(request)
         policy.check(key, self.action)
         if self.of:

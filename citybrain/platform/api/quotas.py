@@ -7,7 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from citybrain.core.schemas import Actor
-from citybrain.core.schemas.quotas import Allotment, NewAllotment, NewQuota, Quota, QuotaUse
+from citybrain.core.schemas.quotas import (
+    Allotment,
+    AllotmentUse,
+    NewAllotment,
+    NewQuota,
+    Quota,
+    QuotaUse,
+)
 from citybrain.platform.api.access import Plane, may
 from citybrain.platform.policy import whose
 
@@ -37,9 +44,9 @@ def end_quota(quota_id: str, plane: Plane, actor: Annotated[Actor, may("quota.se
 @router.get("/allotments")
 def list_allotments(
     plane: Plane, actor: Annotated[Actor, may("allotment.read")]
-) -> list[Allotment]:
-    """What each department's deployments may take together."""
-    return plane.quotas.rows.allotments()
+) -> list[AllotmentUse]:
+    """What each department's deployments may take together, and what they take."""
+    return plane.allotments.used()
 
 
 @router.put("/allotments/{department}")

@@ -72,10 +72,7 @@ def deploy(
         refuse_replicas(plane.catalogue.manifest(name, version))
     refuse_resources(new, plane.catalogue.manifest(name, version), plane.reconciler.capacity)
     refuse_number(new, name, plane.reconciler.capacity)
-    return plane.truths.deployments.want(
-        name, new.target, new.most, actor, new.scaling, shared=new.shared, cpus=new.cpus,
-        gpus=new.gpus,
-    )  # fmt: skip
+    return plane.allotments.want(name, new, actor)
 
 
 @router.get("/deployments/{name}/{target}")

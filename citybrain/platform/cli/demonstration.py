@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from citybrain.core.home import Home
 from citybrain.core.settings import Settings
 from citybrain.platform.cli.local import start_platform, stop_platform
-from citybrain.platform.cli.output import errors, home_of, screen, show_json, show_table
+from citybrain.platform.cli.output import errors, home_of, screen, show_json, show_table, verify_of
 from citybrain.platform.demo import STARTERS, Demo, Life
 from citybrain.platform.state import read_state, supervisor_alive
 
@@ -23,7 +23,8 @@ def run_demo(settings: Settings, *, stop_after: bool, as_json: bool) -> int:
     if started:
         screen.print(f"Starting citybrain in {home.root} …", soft_wrap=True)
     start_platform(home, settings, {}, detach=True)
-    url = read_state(home)["url"]
+    state = read_state(home)
+    url = state["url"]
     bar = Progress(
         TextColumn("{task.fields[name]:<17}"), BarColumn(bar_width=30),
         TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"),
@@ -42,7 +43,7 @@ def run_demo(settings: Settings, *, stop_after: bool, as_json: bool) -> int:
     if errors.is_terminal:
         bar.start()
     try:
-        lives = Demo(home, url, watch).run()
+        lives = Demo(home, url, watch, verify_of(state)).run()
     finally:
         bar.stop()
     _show(lives, as_json=as_json)

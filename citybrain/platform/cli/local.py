@@ -17,8 +17,17 @@ import typer
 from citybrain.core.errors import CityBrainError
 from citybrain.core.home import Home
 from citybrain.core.settings import Settings, child_environment
-from citybrain.platform.cli.output import JsonFlag, client, home_of, screen, show_json, show_table
+from citybrain.platform.cli.output import (
+    JsonFlag,
+    client,
+    home_of,
+    screen,
+    show_json,
+    show_table,
+    verify_of,
+)
 from citybrain.platform.reload import changes, shown, told
+from citybrain.platform.safety import refuse_unsafe
 from citybrain.platform.state import read_state, supervisor_alive
 from citybrain.platform.tracking.server import PREFIX
 
@@ -38,7 +47,11 @@ def up(
     home: HomeOption = None,
     port: Annotated[int | None, typer.Option(help="HTTP port; 8080.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 8081.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind; loopback.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind; loopback. Others need TLS or a proxy.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate of both doors (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM, mode 0600).")] = None,
     profile: Annotated[
         Literal["embedded", "production"] | None, typer.Option(help="embedded or production.")
     ] = None,
@@ -58,6 +71,8 @@ def up(
     given = {
         "home": str(home.expanduser().resolve()) if home else None, "port": port,
         "grpc_port": grpc_port, "host": host, "profile": profile, "mlflow": mlflow or None,
+        "tls_cert": str(tls_cert.expanduser().resolve()) if tls_cert else None,
+        "tls_key": str(tls_key.expanduser().resolve()) if tls_key else None,
     }  # fmt: skip
     extra = {f"CITYBRAIN_{name.upper()}": str(v) for name, v in given.items() if v is not None}
     settings = Settings(**{name: v for name, v in given.items() if v is not None})  # type: ignore[arg-type]
@@ -79,6 +94,7 @@ def start_platform(home: Home, settings: Settings, extra: dict[str, str], *, det
     """Start a supervisor unless one lives, and wait until the platform is ready."""
     running = supervisor_alive(home)
     if not running:
+        refuse_unsafe(settings, home)
         _check_ports(settings)
         (home.run / "refused.txt").unlink(missing_ok=True)
         environment = child_environment({"CITYBRAIN_HOME": str(home.root)} | extra)
@@ -116,10 +132,10 @@ def wait_until_ready(home: Home, seconds: float = READY_SECONDS, *, mlflow: bool
             if refused.exists():
                 raise CityBrainError(
                     f"The platform refused to serve: {refused.read_text()}",
-                    hint="Bind to loopback, or look into logs/supervisor.log of the home.",
+                    hint="What is wrong here: citybrain doctor",
                 )
             state = read_state(home)
-            if state and _is_ready(home, state["url"], mlflow=mlflow):
+            if state and _is_ready(home, state, mlflow=mlflow):
                 return
             time.sleep(0.3)
     raise CityBrainError(
@@ -128,10 +144,13 @@ def wait_until_ready(home: Home, seconds: float = READY_SECONDS, *, mlflow: bool
     )
 
 
-def _is_ready(home: Home, url: str, *, mlflow: bool) -> bool:
+def _is_ready(home: Home, state: dict[str, Any], *, mlflow: bool) -> bool:
     try:
         headers = {"authorization": f"Bearer {home.admin_key.read_text().strip()}"}
-        with httpx.Client(base_url=url, headers=headers, timeout=5, trust_env=False) as here:
+        with httpx.Client(
+            base_url=state["url"], headers=headers, timeout=5, trust_env=False,
+            verify=verify_of(state) or True,
+        ) as here:  # fmt: skip
             answer = here.get("/api/v1/status")
             return (
                 answer.is_success
@@ -247,7 +266,7 @@ def status(*, json: JsonFlag = False) -> None:
 
 
 def doctor(home: HomeOption = None, *, json: JsonFlag = False) -> None:
-    """Check this machine and a home: Python, libraries, disk, files, ports, processes.
+    """Check this machine and a home: Python, libraries, disk, files, doors, what runs and how.
 
     Example: `citybrain doctor`
     """

@@ -25,6 +25,7 @@ from citybrain.platform.cli import (
     quotas,
     registering,
     reloading,
+    retention,
     rollouts,
     running,
     signers,
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 for module in (
     local, reloading, making, registering, catalogue, lifecycle, signers, running, rollouts, predictions, jobs,
-    departments, users, people, quotas, grants, levels, bills, audits, backups,
+    departments, users, people, quotas, grants, levels, bills, audits, retention, backups,
 ):  # fmt: skip
     module.add_to(app)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from rich.table import Table
 from citybrain.core.errors import CityBrainError, InvalidInput, PlatformDown
 from citybrain.core.home import Home
 from citybrain.core.settings import Settings
+from citybrain.platform.state import read_state
 from citybrain.sdk import CityBrain
+from citybrain.sdk.trust import pinned, trusting
 
 Schema = TypeVar("Schema", bound=BaseModel)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -58,18 +61,24 @@ def client(*, timeout: float = 600.0, auditor: bool = False) -> CityBrain:
     settings = Settings()
     home = home_of(settings)
     url = settings.url
+    verify = trusting(existing(Path(settings.ca), "file")) if settings.ca else None
     if not url:
-        try:
-            url = json.loads((home.run / "platform.json").read_text())["url"]
-        except (OSError, ValueError, KeyError):
+        state = read_state(home)
+        if "url" not in state:
             raise PlatformDown(
                 f"No platform runs in {home.root}.", hint="Start one with: citybrain up --detach"
-            ) from None
+            )
+        url, verify = state["url"], verify_of(state)
     key = settings.key.get_secret_value()
     first = home.auditor_key if auditor else home.admin_key
     if not key and first.exists():
         key = first.read_text().strip()
-    return CityBrain(url, key, timeout=timeout)
+    return CityBrain(url, key, timeout=timeout, verify=verify)
+
+
+def verify_of(state: dict[str, Any]) -> ssl.SSLContext | None:
+    """Whose certificate answers at the platform of this machine, as its supervisor wrote it down."""
+    return pinned(Path(state["certificate"])) if state.get("certificate") else None
 
 
 def auditor() -> CityBrain:

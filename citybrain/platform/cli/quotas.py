@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from citybrain.core.schemas.quotas import NewAllotment, NewQuota
+from citybrain.core.schemas.quotas import AllotmentUse, NewAllotment, NewQuota
 from citybrain.platform.cli.output import JsonFlag, checked, client, screen, show_json, show_table
 
 
@@ -17,11 +17,12 @@ def add_to(app: typer.Typer) -> None:
     quotas.command("set")(set_quota)
     quotas.command("end")(end_quota)
     quotas.command("allot")(allot)
+    quotas.command("allotments")(list_allotments)
     app.add_typer(quotas, name="quotas")
 
 
 def list_quotas(context: typer.Context, *, json: JsonFlag = False) -> None:
-    """Limits and what is used of them, or `set`, `end` and `allot`.
+    """Limits and what is used of them, or `set`, `end`, `allot` and `allotments`.
 
     Example: `citybrain quotas`
     """
@@ -112,6 +113,28 @@ def allot(
         screen.print(
             f"{department}'s deployments may take {', '.join(limits) or 'what they like'}."
         )
+
+
+def list_allotments(*, json: JsonFlag = False) -> None:
+    """What departments' deployments may take together, and what they take.
+
+    Example: `citybrain quotas allotments`
+    """
+    with client() as city:
+        found = city.allotments()
+    if json:
+        show_json(found)
+        return
+    kinds = ("replicas", "cpus", "gpus", "memory")
+    show_table(
+        "Taken of what is allotted", ["department", *kinds],
+        [[use.allotment.department, *(_of(use, kind) for kind in kinds)] for use in found],
+    )  # fmt: skip
+
+
+def _of(use: AllotmentUse, kind: str) -> str:
+    most = getattr(use.allotment, kind)
+    return f"{getattr(use.taken, kind):.10g}" + ("" if most is None else f" of {most:.10g}")
 
 
 def _per(per: str) -> str:

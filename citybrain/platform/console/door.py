@@ -21,7 +21,7 @@ from starlette.types import Scope
 from citybrain.core.errors import CityBrainError, NotSignedIn
 from citybrain.core.schemas import Key
 from citybrain.evaluation.scenario import Scenario, scenarios
-from citybrain.platform.api.access import plane
+from citybrain.platform.api.access import note_denial, plane
 from citybrain.platform.console import figures
 from citybrain.platform.console.texts import Language, choose, say, texts, verdict, word
 from citybrain.platform.policy import allows
@@ -70,6 +70,7 @@ class PageRoute(APIRoute):
             except CityBrainError as error:
                 if request.headers.get("hx-request"):
                     raise  # a script asks: it reads the problem as of any other route
+                note_denial(request, error)
                 response = show(request, "error.html", code=status_of(error), problem=error)
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)

@@ -31,7 +31,7 @@ from citybrain.core.errors import (
     Unavailable,
 )
 from citybrain.core.schemas import Actor, Key
-from citybrain.platform.api.access import check_place, key_of, living_key
+from citybrain.platform.api.access import check_place, key_of, living_key, note_denial
 from citybrain.platform.policy import check
 from citybrain.platform.tracking.routes import Route, check_path, find_route
 from citybrain.platform.tracking.rules import Rules
@@ -98,6 +98,7 @@ class Door:
                 self._users.forget()
             if answer.started:
                 raise
+            note_denial(Request(scope), error)
             await _refuse(send, problem_of(error))
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
@@ -145,7 +146,7 @@ class Door:
     def _key(self, request: Request) -> Key:
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
-            key = living_key(self._plane, _password(shown))
+            key = request.state.holder = living_key(self._plane, _password(shown))
             check_place(request, key)
             return key
         return key_of(request)

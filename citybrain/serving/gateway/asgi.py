@@ -18,7 +18,7 @@ from citybrain.serving.gateway.answered import Answered
 from citybrain.serving.gateway.descriptions import describe, index, server_metadata
 from citybrain.serving.gateway.events import TooSlow, respond_events
 from citybrain.serving.gateway.forward import Forwarder
-from citybrain.serving.gateway.gateway import Gateway, problem_of
+from citybrain.serving.gateway.gateway import Asked, Gateway, problem_of
 from citybrain.serving.gateway.inference import (
     Inference,
     answer_headers,
@@ -115,18 +115,21 @@ class Application:
         if not action:
             raise NotFound(f"{method} {path[:100]} is not a route.", hint="See /api/openapi.json.")
         if method == "POST" and (route := inference_route(path)):
-            inference = opened(route, key, headers, gone_from(receive), self._settings)
+            gone, source = gone_from(receive), self._source(scope, headers)
+            inference = opened(route, key, headers, gone, self._settings, source)
             await self._infer(inference, headers, receive, send, request_id)
         elif method == "POST":
             await respond(send, orjson.dumps(index(self._gateway.directory, key)))
         else:
-            await self._model(parts, key, headers, send)
+            await self._model(parts, key, headers, send, self._source(scope, headers))
 
     def _key(self, scope: Scope, headers: Headers) -> Key:
-        peer = scope.get("client")
-        return self._gateway.directory.identify(
-            bearer(headers), session(headers), peer[0] if peer else "", forwarded(headers)
+        return self._gateway.identify(
+            bearer(headers), session(headers), _peer(scope), forwarded(headers), "http"
         )
+
+    def _source(self, scope: Scope, headers: Headers) -> str:
+        return self._gateway.directory.source(_peer(scope), forwarded(headers))
 
     async def _infer(
         self, inference: Inference, headers: Headers, receive: Receive, send: Send,
@@ -160,10 +163,12 @@ class Application:
         ready = parts[-1] == "live" or stays
         await respond(send, b'{"live":true}' if ready else b"{}", status=200 if ready else 503)
 
-    async def _model(self, parts: list[str], key: Key, headers: Headers, send: Send) -> None:
+    async def _model(
+        self, parts: list[str], key: Key, headers: Headers, send: Send, source: str
+    ) -> None:
         ready = parts[-1] == "ready" and len(parts) > 3
         ref = model_of(parts[:-1] if ready else parts)
-        self._gateway.directory.permit(key, ref.algorithm, purpose_of(headers))
+        self._gateway.permit(Asked(key, ref, "oip-rest", purpose_of(headers), source=source))
         try:
             route = self._gateway.directory.route(ref)
         except CityBrainError:
@@ -193,3 +198,8 @@ class Application:
             ),
             extra=route.headers,
         )
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""

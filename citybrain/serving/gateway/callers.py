@@ -20,10 +20,21 @@ class Callers:
         """The key behind a console session that is genuine and not over."""
         return read_session(self._pepper, session) if session else ""
 
+    def source(self, peer: str, forwarded: str) -> str:
+        """The address that a call comes from."""
+        return self._proxies.caller(peer, forwarded)
+
     def identify(
         self, snapshot: Snapshot, key: str, session: str, peer: str, forwarded: str
     ) -> Key:
         """Who shows this key (or this console session), from where it may; NotSignedIn otherwise."""
+        found = self.holder(snapshot, key, session)
+        if found.networks:
+            check_network(found, self.source(peer, forwarded), snapshot)
+        return found
+
+    def holder(self, snapshot: Snapshot, key: str, session: str) -> Key:
+        """Who shows this, from wherever; NotSignedIn for who shows nothing that is known."""
         if key:
             found = snapshot.keys.get(key_digest(self._pepper, key))
             if found is None:
@@ -37,8 +48,6 @@ class Callers:
                 raise BadKey("The key behind this session has ended.", hint="Sign in again.")
         else:
             raise MissingKey("This call carries no key.", hint="Send: Authorization: Bearer cb_…")
-        if found.networks:
-            check_network(found, self._proxies.caller(peer, forwarded), snapshot)
         return found
 
 

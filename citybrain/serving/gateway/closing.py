@@ -121,7 +121,7 @@ class DoorServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for accepted in taken:
             accepted.setblocking(False)
-            await loop.connect_accepted_socket(self._protocol, accepted)
+            await loop.connect_accepted_socket(self._protocol, accepted, ssl=self.config.ssl)
 
     def _protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]

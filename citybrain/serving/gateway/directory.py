@@ -16,6 +16,7 @@ from citybrain.core.errors import (
     CityBrainError,
     NotDeployed,
     NotReady,
+    NotSignedIn,
     VersionNotFound,
 )
 from citybrain.core.levels import Level
@@ -175,6 +176,16 @@ class Directory:
         if opened and opened not in self.snapshot.by_id:
             self._look_again()  # who just signed in need not wait for the next look
         return self._callers.identify(self.snapshot, key, session, peer, forwarded)
+
+    def holder(self, key: str, session: str) -> Key | None:
+        """Whose key this is, wherever it is shown from; None: nobody's."""
+        with contextlib.suppress(NotSignedIn):
+            return self._callers.holder(self.snapshot, key, session)
+        return None
+
+    def source(self, peer: str, forwarded: str) -> str:
+        """The address that a call comes from."""
+        return self._callers.source(peer, forwarded)
 
     def permit(self, key: Key, algorithm: str, stated: str) -> Permit:
         """What a call of this key is allowed; Refused with the reason otherwise."""

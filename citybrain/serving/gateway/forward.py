@@ -89,6 +89,8 @@ class Forwarder:
         found = [(b"x-forwarded-for", self._proxies.caller(peer, said).encode())]
         if self._proxies.trusts(peer) and given.get(b"x-forwarded-proto") in (b"http", b"https"):
             found.append((b"x-forwarded-proto", given[b"x-forwarded-proto"]))
+        elif scope["scheme"] == "https":
+            found.append((b"x-forwarded-proto", b"https"))
         return found
 
     async def close(self) -> None:

@@ -9,9 +9,17 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 
-from citybrain.core.errors import CityBrainError, error_from
+from citybrain.core.addresses import Proxies, is_loopback
+from citybrain.core.errors import (
+    CityBrainError,
+    LevelTooHigh,
+    NetworkNotAllowed,
+    Refused,
+    error_from,
+)
 from citybrain.core.names import Ref
 from citybrain.core.schemas import Key
+from citybrain.serving.denials import Denials, is_denial
 from citybrain.serving.gateway.answered import Answered
 from citybrain.serving.gateway.closing import Closing
 from citybrain.serving.gateway.coalescer import Outcome, Waiting
@@ -48,6 +56,8 @@ class Asked(NamedTuple):
     """Whose trace the call is part of (W3C Trace Context)."""
     repeat: str = ""
     """The `Idempotency-Key`: the same call under it is made once."""
+    source: str = ""
+    """The address that it comes from."""
 
 
 class Gateway:
@@ -56,8 +66,12 @@ class Gateway:
     def __init__(
         self, directory: Directory, dispatch: Dispatch, stops: Stops,
         tracer: Tracer | None = None, repeats: Repeats | None = None,
+        denials: Denials | None = None, only: Proxies | None = None,
     ) -> None:  # fmt: skip
+        """`only`: the proxies that alone may connect from other machines; None: everybody may."""
+        self._only = only
         self._repeats = repeats
+        self._denials = denials
         self.directory = directory
         self.closing = Closing()
         self._tracer = tracer
@@ -65,6 +79,33 @@ class Gateway:
         self._stops = stops
         self.new_request_id = dispatch.new_request_id
         self.room = dispatch.room
+
+    def admit(self, peer: str, door: str) -> None:
+        """NetworkNotAllowed for a peer whose keys would come in the clear, past the proxies."""
+        if self._only is None or self._only.trusts(peer) or is_loopback(peer):
+            return
+        error = NetworkNotAllowed(
+            "This door is open to its proxies alone.", hint="Use the address that has TLS."
+        )
+        self._deny(error, None, peer, "", door)
+        raise error
+
+    def identify(self, key: str, session: str, peer: str, forwarded: str, door: str) -> Key:
+        """Who shows this key or session, from where it may; who may not is written down."""
+        try:
+            return self.directory.identify(key, session, peer, forwarded)
+        except CityBrainError as error:
+            holder = self.directory.holder(key, session)
+            self._deny(error, holder, self.directory.source(peer, forwarded), "", door)
+            raise
+
+    def permit(self, asked: Asked) -> Permit:
+        """What a call is allowed; who may not make it is written down."""
+        try:
+            return self.directory.permit(asked.key, asked.ref.algorithm, asked.purpose)
+        except CityBrainError as error:
+            self._deny_call(error, asked)
+            raise
 
     def start(self, asked: Asked, call: Call, outcome: Outcome) -> tuple[Waiting, Route] | None:
         """Send a call on its way; `outcome` gets the reply once it is settled in the journal.
@@ -102,6 +143,9 @@ class Gateway:
             waiting = self._waiting(asked, call, route, permit, future)
             try:
                 return await self._stops.answer(waiting, future, route, asked.ref)
+            except Refused as error:  # a pipeline's owner has no grant for a step
+                self._deny_call(error, asked)
+                raise
             finally:  # what was admitted gives it back when it is settled
                 self._dispatch.release(waiting)
         # When the client hangs up this wait ends; the frame still runs, and settles the call.
@@ -122,20 +166,37 @@ class Gateway:
         self, error: CityBrainError, asked: Asked | None = None, version: int = 0
     ) -> None:
         """Count what the ledger has no row of; names are counted only if they are registered."""
-        department, algorithm = "", ""
-        if asked is not None:
-            department = asked.key.department
-            if asked.ref.algorithm in self.directory.snapshot.known:
-                algorithm = asked.ref.algorithm
+        department = asked.key.department if asked is not None else ""
+        algorithm = self._registered(asked) if asked is not None else ""
         self._dispatch.refusals.count(department, algorithm, version, error.code)
+
+    def _registered(self, asked: Asked) -> str:
+        """The algorithm that is asked; empty: there is none of this name."""
+        name = asked.ref.algorithm
+        return name if name in self.directory.snapshot.known else ""
+
+    def _deny_call(self, error: CityBrainError, asked: Asked) -> None:
+        target, source, door = self._registered(asked), asked.source, asked.door
+        self._deny(error, asked.key, source, target, door, asked.purpose)
+
+    def _deny(
+        self, error: CityBrainError, key: Key | None, source: str, target: str, door: str,
+        purpose: str = "",
+    ) -> None:  # fmt: skip
+        if self._denials is not None and is_denial(error):
+            self._denials.count(error, key, source, target, door, purpose=purpose)
 
     def _admitted(self, asked: Asked, call: Call) -> tuple[Permit, Route]:
         """What the call is allowed, and the deployment that it goes to."""
         self.closing.check()
-        permit = self.directory.permit(asked.key, asked.ref.algorithm, asked.purpose)
+        permit = self.permit(asked)
         ticket = f"{asked.key.id}/{asked.sticky}" if asked.sticky else call.request_id
         route = self.directory.route(asked.ref, ticket, asked.key.department)
-        permit.check_level(route, self.directory.level(route))
+        try:
+            permit.check_level(route, self.directory.level(route))
+        except LevelTooHigh as error:
+            self._deny_call(error, asked)
+            raise
         return permit, route
 
     def _waiting(

@@ -16,6 +16,8 @@ from citybrain.serving.gateway.messages import problem_headers, timeout_in
 from citybrain.serving.problems import GRPC, status_of
 from citybrain.serving.wire import Call, Reply
 
+DOOR = "oip-grpc"
+
 
 class Caller(NamedTuple):
     """Which model is asked, by whom, and the call's metadata."""
@@ -23,6 +25,8 @@ class Caller(NamedTuple):
     ref: Ref
     key: Key
     metadata: dict[str, str]
+    source: str
+    """The address that it calls from."""
 
 
 class Calls:
@@ -42,8 +46,7 @@ class Calls:
         from tritonclient.grpc import service_pb2 as pb
 
         request = pb.ModelReadyRequest.FromString(body)
-        ref, key, metadata = self.caller(request.name, request.version, context)
-        self._gateway.directory.permit(key, ref.algorithm, metadata.get("x-purpose", ""))
+        ref = self._permitted(request.name, request.version, context)
         self._give_notice(ref, context)
         try:
             directory = self._gateway.directory
@@ -56,8 +59,7 @@ class Calls:
         from tritonclient.grpc import service_pb2 as pb
 
         request = pb.ModelMetadataRequest.FromString(body)
-        ref, key, metadata = self.caller(request.name, request.version, context)
-        self._gateway.directory.permit(key, ref.algorithm, metadata.get("x-purpose", ""))
+        ref = self._permitted(request.name, request.version, context)
         self._give_notice(ref, context)
         route = self._gateway.directory.route(ref)
         response = pb.ModelMetadataResponse(
@@ -110,9 +112,10 @@ class Calls:
     ) -> Answered:
         """One request's bytes through the gateway, within the time that its caller gives."""
         asked = Asked(
-            caller.key, caller.ref, "oip-grpc", caller.metadata.get("x-purpose", ""),
+            caller.key, caller.ref, DOOR, caller.metadata.get("x-purpose", ""),
             _time_left(context, caller.metadata), None, caller.metadata.get("x-sticky-key", ""),
             caller.metadata.get("traceparent", ""), caller.metadata.get("idempotency-key", ""),
+            caller.source,
         )  # fmt: skip
         call = Call("grpc", body, -1, "", request_id, parts=parts)
         return await self._gateway.infer(asked, call)
@@ -129,17 +132,27 @@ class Calls:
         """Who calls which model; NotSignedIn without a good key."""
         key, metadata = self.identify(context)
         ref = parse_ref(f"{name.partition('@')[0]}@{version}" if version else name)
-        return Caller(ref, key, metadata)
+        source = self._gateway.directory.source(_peer(context), _forwarded(metadata))
+        return Caller(ref, key, metadata, source)
+
+    def _permitted(self, name: str, version: str, context: Any) -> Ref:
+        """The model that is asked about, by somebody who may call it."""
+        ref, key, metadata, source = self.caller(name, version, context)
+        self._gateway.permit(Asked(key, ref, DOOR, metadata.get("x-purpose", ""), source=source))
+        return ref
 
     def identify(self, context: Any) -> tuple[Key, dict[str, str]]:
         """Whose call this is, and its metadata; NotSignedIn without a good key."""
         metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
         scheme, _, token = metadata.get("authorization", "").partition(" ")
-        key = self._gateway.directory.identify(
-            token if scheme.lower() == "bearer" else "", "", _peer(context),
-            metadata.get("x-forwarded-for", "")[:1000],
-        )  # fmt: skip
+        self._gateway.admit(_peer(context), DOOR)
+        shown = token if scheme.lower() == "bearer" else ""
+        key = self._gateway.identify(shown, "", _peer(context), _forwarded(metadata), DOOR)
         return key, metadata
+
+
+def _forwarded(metadata: dict[str, str]) -> str:
+    return metadata.get("x-forwarded-for", "")[:1000]
 
 
 def _peer(context: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from citybrain.core.settings import ServingSettings
@@ -28,8 +29,14 @@ IDLE_MS = 300_000
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
 
-def grpc_server(gateway: Gateway, settings: ServingSettings, address: str) -> GrpcServer:
-    """A `grpc.aio` server for this gateway; several processes share the port."""
+def grpc_server(
+    gateway: Gateway, settings: ServingSettings, address: str,
+    pair: tuple[Path, Path] | None = None,
+) -> GrpcServer:  # fmt: skip
+    """A `grpc.aio` server for this gateway; several processes share the port.
+
+    `pair`: the certificate and key of a door that speaks TLS.
+    """
     with needs():
         import grpc
 
@@ -61,7 +68,12 @@ def grpc_server(gateway: Gateway, settings: ServingSettings, address: str) -> Gr
         maximum_concurrent_rpcs=settings.max_grpc_calls,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-    if server.add_insecure_port(address) == 0:
+    if pair is None:
+        port = server.add_insecure_port(address)
+    else:
+        certificate, key = (path.read_bytes() for path in pair)
+        port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
+    if port == 0:
         raise OSError(f"{address} cannot be bound")
     return GrpcServer(server, pause)
 

@@ -178,7 +178,9 @@ class Guarded(HttpToolsProtocol):
             STATUS_LINE[status_of(error)], len(body), b"".join(lines),
         )  # fmt: skip
         self.transport.write(head + body)
-        if linger:  # closed at once, what still comes in would make the kernel take the answer back
+        if (
+            linger and self.transport.can_write_eof()
+        ):  # closed at once, what still comes in would make the kernel take the answer back
             self.transport.write_eof()
             self._refused_at = self._since
         else:

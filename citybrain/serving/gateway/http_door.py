@@ -56,6 +56,14 @@ class HttpDoor(Guarded):
         self._snapshot: Snapshot | None = None
         self._keyed = False
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it, unless it comes past the proxies that keep keys secret."""
+        super().connection_made(transport)
+        try:
+            self._gateway.admit(self.client[0] if self.client else "", "http")
+        except CityBrainError as error:
+            self.refuse(error, linger=False)
+
     def data_received(self, data: bytes) -> None:
         """Take a call whose head is known, or parse."""
         between = not self._since
@@ -120,10 +128,11 @@ class HttpDoor(Guarded):
                 return None
             token = bearer(headers)
             self._keyed = bool(token)
-            key = self._gateway.directory.identify(
-                token, session(headers), self.client[0] if self.client else "", forwarded(headers)
-            )
-            inference = opened(route, key, headers, self._gone, self._settings)
+            directory, said = self._gateway.directory, forwarded(headers)
+            peer = self.client[0] if self.client else ""
+            key = directory.identify(token, session(headers), peer, said)
+            source = directory.source(peer, said)
+            inference = opened(route, key, headers, self._gone, self._settings, source)
         except CityBrainError:
             return None  # ASGI's way says what is wrong
         length = int(headers[b"content-length"])

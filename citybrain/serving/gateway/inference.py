@@ -70,7 +70,7 @@ def model_of(parts: list[str]) -> Ref:
 
 def opened(
     route: tuple[str, Ref], key: Key, headers: Headers, gone: Callable[[], bool] | None,
-    settings: ServingSettings,
+    settings: ServingSettings, source: str = "",
 ) -> Inference:  # fmt: skip
     """A call, from what came before its body."""
     codec, ref = route
@@ -89,7 +89,7 @@ def opened(
         timeout_in(headers.get(b"x-request-timeout-ms", b"")), gone,
         headers.get(b"x-sticky-key", b"")[:200].decode("latin-1"),
         headers.get(b"traceparent", b"").decode("latin-1"),
-        headers.get(b"idempotency-key", b"").decode("latin-1"),
+        headers.get(b"idempotency-key", b"").decode("latin-1"), source,
     )  # fmt: skip
     limit = settings.max_json if json else settings.max_body
     return Inference(asked, codec, header_length, kind, limit, events)

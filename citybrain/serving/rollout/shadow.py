@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,20 +72,44 @@ class ShadowBook:
 
 def pairs(folder: Path, algorithm: str) -> Iterator[Pair]:
     """What every gateway kept; what a kill cut off at a file's end is left out."""
-    decoder = msgspec.msgpack.Decoder(Pair)
     for path in sorted(
         chain((folder / algorithm).glob("*.old"), (folder / algorithm).glob("*.pairs"))
     ):
-        raw, begin = path.read_bytes(), 0
-        while begin + 4 <= len(raw):
-            end = begin + 4 + struct.unpack_from("<I", raw, begin)[0]
-            if end > len(raw):
-                break
-            try:
-                yield decoder.decode(raw[begin + 4 : end])
-            except msgspec.MsgspecError:
-                break
-            begin = end
+        for pair, _ in _pieces(path.read_bytes()):
+            yield pair
+
+
+def _pieces(raw: bytes) -> Iterator[tuple[Pair, bytes]]:
+    """The pairs of a file, each with its own bytes."""
+    decoder, begin = msgspec.msgpack.Decoder(Pair), 0
+    while begin + 4 <= len(raw):
+        end = begin + 4 + struct.unpack_from("<I", raw, begin)[0]
+        if end > len(raw):
+            return
+        try:
+            yield decoder.decode(raw[begin + 4 : end]), raw[begin:end]
+        except msgspec.MsgspecError:
+            return
+        begin = end
+
+
+def forget(folder: Path, before: datetime) -> int:
+    """Remove the pairs that are older; how many files that changed.
+
+    A gateway that appends to a file in that moment may lose a pair: it is a sample.
+    """
+    oldest = f"{int(before.timestamp() * 1000):012x}"  # request ids begin with their time
+    changed = 0
+    for path in [*folder.glob("*/*.old"), *folder.glob("*/*.pairs")]:
+        raw = path.read_bytes()
+        kept = b"".join(one for pair, one in _pieces(raw) if pair.request_id >= oldest)
+        if len(kept) < len(raw):
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(kept)
+            fresh.replace(path) if kept else path.unlink()
+            fresh.unlink(missing_ok=True)
+            changed += 1
+    return changed
 
 
 def report(folder: Path, algorithm: str) -> dict[str, Any]:
