@@ -11,7 +11,8 @@ from citybrain.core.schemas import Actor, NewDepartment, NewGrant, NewKey
 from citybrain.core.schemas.grants import NewGrantRequest
 from citybrain.core.settings import Settings
 from citybrain.platform.control import create_app
-from citybrain.platform.wiring import SYSTEM, build, issue_key
+from citybrain.platform.issuing import issue_key
+from citybrain.platform.wiring import SYSTEM, build
 from citybrain.storage.journal import Admitted, JournalWriter, Settled
 from citybrain.storage.moments import now
 

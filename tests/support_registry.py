@@ -9,7 +9,8 @@ from citybrain.core.schemas import NewDepartment, NewKey
 from citybrain.core.settings import Settings
 from citybrain.models.package import MANIFEST
 from citybrain.platform.control import create_app
-from citybrain.platform.wiring import SYSTEM, build, issue_key
+from citybrain.platform.issuing import issue_key
+from citybrain.platform.wiring import SYSTEM, build
 from citybrain.sdk import CityBrain
 from citybrain.storage.journal import Admitted, JournalWriter, Settled
 from citybrain.storage.moments import now

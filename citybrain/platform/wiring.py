@@ -9,9 +9,8 @@ from pathlib import Path
 from citybrain import __version__
 from citybrain.core.errors import Conflict
 from citybrain.core.home import Home
-from citybrain.core.keys import key_digest, new_key
 from citybrain.core.levels import Level
-from citybrain.core.schemas import Actor, IssuedKey, NewDepartment, NewKey, NewRotation, Role
+from citybrain.core.schemas import Actor, NewDepartment, NewKey, Role
 from citybrain.core.schemas.people import PLATFORM
 from citybrain.core.settings import Settings
 from citybrain.feature_store.store import FeatureStore
@@ -21,6 +20,7 @@ from citybrain.platform.denials import DenialDesk
 from citybrain.platform.evaluations import EvaluationDesk
 from citybrain.platform.exam_data import ExamData
 from citybrain.platform.factors import hash_password, one_time_password
+from citybrain.platform.issuing import issue_key
 from citybrain.platform.jobs import JobDesk
 from citybrain.platform.metrics import Metrics
 from citybrain.platform.policy import allows
@@ -143,25 +143,6 @@ def _bring_up_to_date(database: Database, home: Home) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         copy_database(home.database, folder / f"platform-{now():%Y%m%d-%H%M%S}.db")
     database.migrate()
-
-
-def issue_key(truths: Truths, new: NewKey, actor: Actor) -> IssuedKey:
-    """Make a key; the only moment when its secret exists outside its holder's hands."""
-    key_id, secret = new_key(_environment(truths))
-    key = truths.people.add_key(new, key_id, key_digest(truths.pepper, secret), actor)
-    return IssuedKey(**key.model_dump(), secret=secret)
-
-
-def rotate_key(truths: Truths, key_id: str, new: NewRotation, actor: Actor) -> IssuedKey:
-    """Make a key that takes another's place; its secret, too, exists here once."""
-    fresh_id, secret = new_key(_environment(truths))
-    digest = key_digest(truths.pepper, secret)
-    key = truths.people.rotate_key(key_id, fresh_id, digest, new, actor)
-    return IssuedKey(**key.model_dump(), secret=secret)
-
-
-def _environment(truths: Truths) -> str:
-    return "prod" if truths.settings.profile == "production" else "emb"
 
 
 def _first_start(truths: Truths) -> None:

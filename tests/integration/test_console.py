@@ -17,7 +17,8 @@ from citybrain.core.schemas import Actor, NewCanary, NewDepartment, NewGrant, Ne
 from citybrain.core.settings import Settings
 from citybrain.platform.console.attempts import Crowd
 from citybrain.platform.control import create_app
-from citybrain.platform.wiring import SYSTEM, build, issue_key
+from citybrain.platform.issuing import issue_key
+from citybrain.platform.wiring import SYSTEM, build
 from citybrain.serving.gateway.forward import Forwarder
 from citybrain.storage.journal import Settled
 

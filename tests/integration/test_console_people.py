@@ -12,7 +12,8 @@ from citybrain.core.settings import Settings
 from citybrain.platform import factors
 from citybrain.platform.console.attempts import Crowd
 from citybrain.platform.control import create_app
-from citybrain.platform.wiring import SYSTEM, build, issue_key
+from citybrain.platform.issuing import issue_key
+from citybrain.platform.wiring import SYSTEM, build
 
 HOST = "http://city.test"
 OURS = {"x-requested-with": "citybrain", "origin": HOST}

@@ -14,9 +14,10 @@ from starlette.routing import Route
 from citybrain.core.home import reserve_socket
 from citybrain.core.schemas import NewDepartment, NewKey
 from citybrain.core.settings import QUIET_LIBRARIES, Settings, child_environment
+from citybrain.platform.issuing import issue_key
 from citybrain.platform.tracking.door import Door
 from citybrain.platform.tracking.server import PREFIX, server_command, server_environment
-from citybrain.platform.wiring import SYSTEM, build, issue_key
+from citybrain.platform.wiring import SYSTEM, build
 from citybrain.registry.projection import ACTOR
 from citybrain.registry.runs import DIGEST
 

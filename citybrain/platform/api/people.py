@@ -20,8 +20,8 @@ from citybrain.core.schemas import (
     NewRotation,
 )
 from citybrain.platform.api.access import Plane, Under, check_own, may, may_key, part_of
+from citybrain.platform.issuing import issue_key, rotate_key
 from citybrain.platform.policy import check_not_more, check_scopes, reaches_all, whose
-from citybrain.platform.wiring import issue_key, rotate_key
 
 router = APIRouter(tags=["departments"])
 
