@@ -135,6 +135,9 @@ def algorithm_page(request: Request, name: str, plane: Plane, key: Visitor) -> R
         failures={failure.version: failure for failure in found.failures},
         withdrawn={e.version: e for e in found.ends if e.kind == "withdrawn"},
         granted=_granted(plane, key.department, name),
+        pinned=next(
+            (p.version for p in plane.controls.pins(key.department) if p.algorithm == name), 0
+        ),
         usage=_usage(plane, whose(key, "usage.read"), name),
         **_trying(found, address(request)),
     )  # fmt: skip
