@@ -162,6 +162,20 @@ def test_a_department_sees_its_own_requests_and_grants_only(world, enter):
     assert "/api/v1/grants/" not in enter("auditor").get("/access").text
 
 
+def test_stopped_keys_and_departments_are_shown_to_their_own_and_to_overseers(world, enter):
+    stop = NewSuspension(kind="key", target=world.objects["health"]["key"], reason="lost on a bus")
+    found = world.plane.controls.suspend(stop, SYSTEM)
+    pages = {
+        role: enter(role, department).get("/access").text
+        for role, department in (("department", "health"), ("developer", "tourism"), ("auditor", ""), ("admin", ""))
+    }  # fmt: skip
+    seen = {role for role, page in pages.items() if "lost on a bus" in page}
+    assert seen == {"department", "auditor", "admin"}
+    lifts = f'hx-delete="/api/v1/suspensions/{found.id}"'
+    assert {role for role, page in pages.items() if lifts in page} == {"admin"}
+    world.plane.controls.lift(found.id, SYSTEM)
+
+
 def test_limits_show_what_is_used_and_left_and_only_admins_set_them(world, enter):
     rows = world.plane.quotas.rows
     rows.put(NewQuota(department="tourism", amount=4), SYSTEM)
@@ -233,6 +247,10 @@ def test_own_calls_are_found_and_rated_and_others_are_not_there(world, enter):
     one = asker.get(f"/calls/{mine}").text
     assert "Rated 4 of 5" in one and "late by a minute" in one
     assert "★★★★☆" in asker.get("/calls").text
+    assert "late by a minute" in enter("developer").get("/algorithms/tourism-flow").text
+    assert (
+        "late by a minute" not in enter("department", "health").get("/algorithms/tourism-flow").text
+    )
 
 
 def test_a_department_pins_a_version_and_is_told_before_the_champion_changes(world, enter):

@@ -128,13 +128,20 @@ def _grants(
 def _stops(
     plane: ControlPlane, key: Key, algorithms: dict[str, Algorithm]
 ) -> list[tuple[Suspension, bool]]:
-    """What is stopped now besides grants, and whether the visitor may let it go on."""
+    """What is stopped now besides grants, and whether the visitor may let it go on.
+
+    Algorithms are everybody's to know; a department or a key only its own people's and overseers'.
+    """
+    own = {key.department} | {one.id for one in plane.truths.people.keys(key.department)}
     found = []
     for one in plane.controls.suspensions():
-        if one.kind != "grant":
+        is_algorithm = one.kind == "algorithm"
+        if is_algorithm or (
+            one.kind != "grant" and (not whose(key, "grant.read") or one.target in own)
+        ):
             owner = algorithms[one.target].owner if one.target in algorithms else ""
             whole = reaches_all(key, "suspension.set")
-            may_lift = whole or (one.kind == "algorithm" and owner == key.department)
+            may_lift = whole or (is_algorithm and owner == key.department)
             found.append((one, may_lift and _may(key, "suspension.set", owner)))
     return found
 
