@@ -11,7 +11,7 @@ from citybrain.core.schemas import Actor, Algorithm, Grant, Key
 from citybrain.core.schemas.grants import GrantRequest, Suspension
 from citybrain.models.package import Manifest
 from citybrain.models.task import open_task
-from citybrain.platform.api.access import NOT_YOURS, Plane, may_key
+from citybrain.platform.api.access import Plane, may_key
 from citybrain.platform.api.algorithms import get_algorithm
 from citybrain.platform.api.grants import list_requests
 from citybrain.platform.console.door import address, pages, scenario_names, show
@@ -65,12 +65,15 @@ def access(request: Request, plane: Plane, key: Visitor, algorithm: str = "") ->
 
 
 @router.get("/access/grants/{grant_id}")
-def first_call(request: Request, grant_id: str, plane: Plane, key: Visitor) -> Response:
+def first_call(
+    request: Request, grant_id: str, plane: Plane,
+    key: Annotated[Key, may_key("grant.read", "grant")],
+) -> Response:  # fmt: skip
     """What a grant allows, which keys fit it, and the call to copy."""
     grants = plane.truths.people.grants(whose(key, "grant.read"))
     grant = next((one for one in grants if one.id == grant_id and one.kind == "algorithm"), None)
     if grant is None:
-        raise RowNotFound(f"{key.department} has no grant {grant_id[:63]!r}.", hint=NOT_YOURS)
+        raise RowNotFound(f"There is no grant of an algorithm {grant_id[:63]!r}.")
     page = get_algorithm(grant.algorithm, plane, Actor.of(key))
     stops = {one.target: one for one in plane.controls.suspensions()}
     snippets = []

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from citybrain.core.errors import RowNotFound
 from citybrain.core.schemas import Key, UsageLine
 from citybrain.core.schemas.bills import OneCall
-from citybrain.platform.api.access import NOT_YOURS, Plane, may_key
+from citybrain.platform.api.access import Plane, may_key
 from citybrain.platform.console.door import pages, show
 from citybrain.platform.console.figures import by_day
 from citybrain.platform.policy import allows, reaches
@@ -56,13 +56,16 @@ def calls(
 
 
 @router.get("/calls/{request_id}")
-def call(request: Request, request_id: str, plane: Plane, key: Visitor) -> Response:
+def call(
+    request: Request, request_id: str, plane: Plane,
+    key: Annotated[Key, may_key("request.read", "call")],
+) -> Response:  # fmt: skip
     """One call, and what it was worth."""
     found = _call(plane, key, request_id)
     if found is None:
         raise RowNotFound(
-            f"{key.department} has no call {request_id[:63]!r}.",
-            hint=f"{NOT_YOURS} A call appears within a second or two.",
+            f"There is no call {request_id[:63]!r} in the ledger.",
+            hint="A call appears within a second or two.",
         )
     return show(
         request, "call.html", key=key, call=found,
