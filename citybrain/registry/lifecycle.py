@@ -16,11 +16,10 @@ from citybrain.registry.catalogue import Catalogue
 from citybrain.registry.endings import LOOK_BACK
 from citybrain.registry.projection import Projection
 from citybrain.storage.moments import now
+from citybrain.storage.records.aliases import CHAMPION, ROLLBACK
 from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.evaluations import Evaluations
 from citybrain.storage.records.history import History
-
-ROLLBACK = "rollback"
 
 
 class Lifecycle:
@@ -73,12 +72,12 @@ class Lifecycle:
                 hint=f"Take that back first: citybrain retire {name}@{number} --undo",
             )
         self._catalogue.folder(name, number)  # an unusable version cannot be promoted
-        return number, self.evidence(name, number) if new.alias == "champion" else ""
+        return number, self.evidence(name, number) if new.alias == CHAMPION else ""
 
     def approve(self, promotion_id: str, actor: Actor) -> Promotion:
         """Approve a waiting promotion; the alias moves in the same transaction."""
         asked = self._history.promotion(promotion_id)
-        if asked.state == "waiting" and asked.alias == "champion":
+        if asked.state == "waiting" and asked.alias == CHAMPION:
             self.evidence(asked.algorithm, asked.version)  # it may have failed since
         self_allowed = self._catalogue.algorithm(asked.algorithm).approval == "self"
         done = self._history.approve(promotion_id, actor, self_allowed=self_allowed)

@@ -109,6 +109,10 @@ class GrantCalls(Transport):
         """Mark one as read."""
         return self._one(Notice, "POST", f"{API}/notices/{notice_id}/read")
 
+    def read_notices(self) -> int:
+        """Mark all as read; how many were new."""
+        return int(self.call("POST", f"{API}/notices/read")["read"])
+
     # Bills
 
     def prices(self) -> list[Price]:

@@ -127,6 +127,12 @@ CHECKS = (
         ("tests/integration/test_wrong_input.py",), 1, "INPUT_SEED",
     ),
     Check(
+        "console", "A7: 200 payloads in every text field and address of the console, shown as text and never "
+        "as markup, the elements of a page the same whatever is written; every act of every route without the "
+        "token that only our pages send, in 6 forms, as admin and as developer: refused, no table changed",
+        ("tests/trust/test_console.py",), 1, "CONSOLE_SEED",
+    ),
+    Check(
         "hostile packages", "pickles, programs, archives, bombs, tensors, graphs and packages made "
         "to harm, and 2,000 random archives: refused with a reason, nothing run, nothing outside",
         ("tests/hostile",), 1, "HOSTILE_SEED",

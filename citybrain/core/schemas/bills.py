@@ -143,8 +143,8 @@ class OperationWeek(Known):
     stars: float | None
 
 
-class Operation(Known):
-    """How a scenario is used: the plan's operation evaluation."""
+class ScenarioUse(Known):
+    """How a scenario is used now."""
 
     scenario: str
     registered: int
@@ -157,6 +157,11 @@ class Operation(Known):
     error_rate: float
     satisfaction: float | None
     ratings: int
+
+
+class Operation(ScenarioUse):
+    """The same with the weeks before: the plan's operation evaluation."""
+
     trend: list[OperationWeek]
 
 

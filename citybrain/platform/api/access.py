@@ -26,7 +26,7 @@ from citybrain.storage.records.owners import EVERYBODY
 
 NAMED = {
     "algorithm": "name", "call": "request_id", "conversion": "conversion_id",
-    "evaluation": "evaluation_id", "job": "job_id", "key": "key_id", "promotion": "promotion_id",
+    "evaluation": "evaluation_id", "grant": "grant_id", "job": "job_id", "key": "key_id", "promotion": "promotion_id",
     "department": "department", "request": "request_id", "asking": "request_id",
 }  # fmt: skip
 """The path parameter that names an object of each kind.

@@ -221,3 +221,9 @@ def list_notices(
 def read(notice_id: int, plane: Plane, actor: Annotated[Actor, may("notice.read")]) -> Notice:
     """Somebody of the department has read it."""
     return plane.notices.read(notice_id, actor.department)
+
+
+@router.post("/notices/read")
+def read_all(plane: Plane, actor: Annotated[Actor, may("notice.read")]) -> dict[str, int]:
+    """The department has read all of them."""
+    return {"read": plane.notices.read_all(actor.department)}

@@ -199,14 +199,17 @@ def unpin(name: str) -> None:
 def notices(
     *,
     unread: Annotated[bool, typer.Option("--unread", help="Only new ones.")] = False,
+    read: Annotated[bool, typer.Option("--read", help="Mark all as read.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """What this department should know: answers to requests, champions that change, grants that end.
+    """What this department should know: champions that change, what stops or ends, answers to requests.
 
     Example: `citybrain notices --unread`
     """
     with client() as city:
         found = city.notices(unread=unread)
+        if read:
+            city.read_notices()
     if json:
         show_json(found)
         return

@@ -28,6 +28,7 @@ from citybrain.platform.api.access import (
     seen_evaluations,
 )
 from citybrain.platform.api.algorithms import get_algorithm
+from citybrain.platform.api.bills import ratings
 from citybrain.platform.console.cards import as_markdown
 from citybrain.platform.console.door import (
     address,
@@ -39,7 +40,7 @@ from citybrain.platform.console.drawing import Drawing, draw
 from citybrain.platform.console.figures import by_day, intervals
 from citybrain.platform.console.notices import affected, champion_changes
 from citybrain.platform.console.snippets import Example, curl, python_client, tritonclient
-from citybrain.platform.policy import reaches, whose
+from citybrain.platform.policy import allows, reaches, whose
 from citybrain.platform.wiring import ControlPlane
 
 router = pages()
@@ -54,6 +55,8 @@ FORMS = {
     "tabular-classification": "table",
 }
 """Which form a task is tried with; others get an editor for their JSON."""
+RATED = 20
+"""Ratings that are shown, the newest."""
 DRAWN = 6
 """Versions whose lineage is drawn."""
 BEST_FIRST = ("running", "starting", "waiting", "failed", "removing")
@@ -135,6 +138,10 @@ def algorithm_page(request: Request, name: str, plane: Plane, key: Visitor) -> R
         failures={failure.version: failure for failure in found.failures},
         withdrawn={e.version: e for e in found.ends if e.kind == "withdrawn"},
         granted=_granted(plane, key.department, name),
+        ratings=ratings(name, plane, Actor.of(key))[:RATED] if allows(key, "rating.read") else [],
+        pinned=next(
+            (p.version for p in plane.controls.pins(key.department) if p.algorithm == name), 0
+        ),
         usage=_usage(plane, whose(key, "usage.read"), name),
         **_trying(found, address(request)),
     )  # fmt: skip

@@ -140,7 +140,12 @@ def _templates() -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    found.globals |= {"asset": asset, "number": figures.number, "as_json": _as_json}
+    found.globals |= {
+        "asset": asset,
+        "number": figures.number,
+        "yuan": figures.yuan,
+        "as_json": _as_json,
+    }
     return found
 
 
@@ -174,19 +179,35 @@ def show(
         return ("、" if language == "zh" else ", ").join(said) or t("promotion.nobody")
 
     def scenario(name: str) -> str:
-        found = _scenarios(plane(request)).get(name)
-        return name if found is None else found.title.zh if language == "zh" else found.title.en
+        return scenario_names(request).get(name, name)
+
+    def own() -> str:
+        people = plane(request).truths.people.departments()
+        return next((title(one) for one in people if key and one.name == key.department), "")
+
+    def unread() -> int:
+        return plane(request).notices.unread(key.department) if key else 0
 
     for_scripts = {k: v for k, v in texts(language).items() if k.startswith("js.")}
     page = _templates().get_template(template)
     return HTMLResponse(
         page.render(
-            t=t, may=may, word=word_of, title=title, moment=moment, says=says, names=names, scenario=scenario, zone=zone.key, language=language,
+            t=t, may=may, word=word_of, title=title, moment=moment, says=says, names=names, unread=unread, own=own,
+            scenario=scenario, zone=zone.key, language=language,
             visitor=key, path=request.url.path, query=request.url.query,
             for_scripts=for_scripts, **facts,
         ),
         code,
     )  # fmt: skip
+
+
+def scenario_names(request: Request) -> dict[str, str]:
+    """What each scenario is called in the reader's language."""
+    language = language_of(request)
+    return {
+        name: found.title.zh if language == "zh" else found.title.en
+        for name, found in _scenarios(plane(request)).items()
+    }
 
 
 def _scenarios(control: ControlPlane) -> dict[str, Scenario]:

@@ -24,6 +24,13 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def yuan(micros: int) -> str:
+    """Millionths of a yuan as money: two decimals, and more only where there are some."""
+    whole, rest = divmod(abs(micros), 1_000_000)
+    decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micros < 0 else ''}¥{whole:,}.{decimals}"
+
+
 @dataclass(frozen=True)
 class Interval:
     """A metric as a bar of 0 to 100: its interval, its value, and what it is compared with."""

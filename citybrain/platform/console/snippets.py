@@ -25,6 +25,10 @@ class Example:
     body: dict[str, Any]
     signature: dict[str, Any]
     url: str
+    purpose: str = ""
+    """Said with the call; empty: the only one of the key."""
+    key: str = "key"
+    """What stands for the key in Python."""
 
     @property
     def item(self) -> dict[str, Any]:
@@ -44,6 +48,8 @@ def curl(example: Example) -> str:
         f"curl {example.url}/v1/algorithms/{example.name}/predict \\\n"
         '  -H "Authorization: Bearer $CITYBRAIN_KEY" \\\n'
     )
+    if example.purpose:
+        head += f'  -H "X-Purpose: {example.purpose}" \\\n'
     if example.media:
         return f"{head}  -F file=@{FILES[example.media]}"
     head += '  -H "Content-Type: application/json" \\\n'
@@ -55,20 +61,23 @@ def curl(example: Example) -> str:
 
 def python_client(example: Example) -> str:
     """The platform's own Python client."""
-    lines = ["from pathlib import Path", ""] if example.media else []
+    lines = ["import os"] if "os." in example.key else []
+    lines += ["from pathlib import Path"] if example.media else []
+    lines += [""] if lines else []
+    purpose = f', purpose="{example.purpose}"' if example.purpose else ""
     lines += [
         "from citybrain.sdk import CityBrain",
         "",
-        f'with CityBrain("{example.url}", key) as city:',
+        f'with CityBrain("{example.url}", {example.key}) as city:',
     ]
     if example.media:
-        call = f'city.predict_files("{example.name}", [Path("{FILES[example.media]}")])'
+        call = f'city.predict_files("{example.name}", [Path("{FILES[example.media]}")]{purpose})'
     elif len(example.json) > LONG:
         lines = ["import json", "from pathlib import Path", "", *lines]
         lines.append(f'    body = json.loads(Path("{example.name}-example.json").read_text())')
-        call = f'city.predict("{example.name}", body["inputs"])'
+        call = f'city.predict("{example.name}", body["inputs"]{purpose})'
     else:
-        call = f'city.predict("{example.name}", {example.body["inputs"]!r})'
+        call = f'city.predict("{example.name}", {example.body["inputs"]!r}{purpose})'
     return "\n".join([*lines, f"    answer = {call}", 'print(answer["results"])'])
 
 

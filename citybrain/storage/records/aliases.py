@@ -11,9 +11,13 @@ from citybrain.storage.database import bump, lock
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import note
 from citybrain.storage.records.closed import refuse_withdrawn
+from citybrain.storage.records.notices import tell_users
 from citybrain.storage.records.past import note_promotion
 from citybrain.storage.tables import AliasMoveRow, PromotionRow
 
+CHAMPION = "champion"
+ROLLBACK = "rollback"
+"""How the reason of a move begins that goes back."""
 OVERTAKEN = "overtaken"
 """The state of a promotion whose alias moved before anybody decided it."""
 
@@ -39,6 +43,10 @@ def move_alias(
     )  # fmt: skip
     for promotion in session.scalars(others):  # asked for about what the alias was before
         decide(session, promotion, OVERTAKEN, actor)
+    if alias == CHAMPION:
+        back = reason.startswith(ROLLBACK)
+        tell_users(session, algorithm, "champion.back" if back else "champion.changed",
+                   version=version, previous=expected)  # fmt: skip
     bump(session)
     session.flush()
     return AliasMove.model_validate(row, from_attributes=True)
@@ -75,4 +83,6 @@ def latest_aliases(session: Session, algorithm: str) -> dict[str, int]:
 def decide(session: Session, row: PromotionRow, state: str, actor: Actor) -> None:
     """Bring a waiting promotion to its end."""
     row.state, row.decided_by, row.decided_at = state, actor.key, now()
+    if state == "withdrawn" and row.alias == CHAMPION:  # who was told that it changes is told
+        tell_users(session, row.algorithm, "champion.stays", version=row.version)
     note_promotion(session, row, actor.key, row.decided_at)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from citybrain.core.errors import Conflict, NotAllowed, RowNotFound
 from citybrain.core.levels import Level
@@ -29,8 +31,9 @@ from citybrain.storage.grant_tables import (
 from citybrain.storage.moments import now
 from citybrain.storage.people_tables import DepartmentRow, KeyRow
 from citybrain.storage.records.audit import note
+from citybrain.storage.records.notices import tell, tell_users
 
-TABLES = {"grant": GrantRow, "department": DepartmentRow, "key": KeyRow}
+TABLES: dict[str, Any] = {"grant": GrantRow, "department": DepartmentRow, "key": KeyRow}
 
 
 class Controls:
@@ -70,6 +73,7 @@ class Controls:
             )  # fmt: skip
             session.add(row)
             note(session, actor, "suspension.set", new.target, **new.model_dump())
+            _tell(session, "suspension.set", new.kind, new.target, reason=new.reason)
             return Suspension.model_validate(row, from_attributes=True)
 
     def lift(self, suspension_id: str, actor: Actor) -> Suspension:
@@ -80,6 +84,7 @@ class Controls:
                 raise RowNotFound(f"There is no suspension {suspension_id[:40]}.")
             row.lifted_by, row.lifted_at = actor.person, now()
             note(session, actor, "suspension.lift", row.target, kind=row.kind, suspension=row.id)
+            _tell(session, "suspension.lift", row.kind, row.target)
             return Suspension.model_validate(row, from_attributes=True)
 
     # Pins
@@ -184,3 +189,13 @@ class Controls:
             row.ended_at = now()
             note(session, actor, "forbidden.end", row.category, joined=row.joined, line=row.id)
             return Forbidden.model_validate(row, from_attributes=True)
+
+
+def _tell(session: Session, act: str, kind: str, target: str, **detail: str) -> None:
+    """Tell whose calls stop, or go on."""
+    if kind == "algorithm":
+        tell_users(session, target, act, kind=kind, **detail)
+    elif row := session.get(TABLES[kind], target):
+        department = target if kind == "department" else row.department
+        about = row.algorithm if kind == "grant" else target
+        tell(session, department, act, about, kind=kind, **detail)

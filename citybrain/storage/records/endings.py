@@ -21,6 +21,7 @@ from citybrain.storage.records.closed import (
     retired_versions,
     withdrawn_reasons,
 )
+from citybrain.storage.records.notices import tell_users
 from citybrain.storage.tables import DeploymentRow, PromotionRow, RequestRow
 
 
@@ -65,6 +66,8 @@ class Endings:
                 sunset=sunset.isoformat(), replacement=replacement,
             )  # fmt: skip
             _mark(session, algorithm, version, version, actor)
+            tell_users(session, algorithm, "algorithm.retires", version=version,
+                       sunset=sunset.isoformat(), replacement=replacement)  # fmt: skip
             bump(session)
             return Retirement.model_validate(row, from_attributes=True)
 
@@ -82,6 +85,7 @@ class Endings:
             )  # fmt: skip
             session.flush()
             note(session, actor, "algorithm.unretire", _name(algorithm, version))
+            tell_users(session, algorithm, "algorithm.stays", version=version)
             if latest_aliases(session, algorithm).get(RETIRED) == version:
                 ends = withdrawn_reasons(session, algorithm)
                 retired = retired_versions(session, algorithm)

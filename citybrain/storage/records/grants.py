@@ -18,6 +18,7 @@ from citybrain.storage.people_tables import DepartmentRow
 from citybrain.storage.records.audit import note
 from citybrain.storage.records.notices import tell
 from citybrain.storage.records.past import note_grant
+from citybrain.storage.tables import AlgorithmRow
 
 USUAL, LONGEST = timedelta(days=365), timedelta(days=3 * 366)
 
@@ -83,6 +84,10 @@ class GrantRequests:
             )  # fmt: skip
             session.add(row)
             note(session, actor, "grant.ask", new.algorithm, request=row.id, **said)
+            owner = session.get(AlgorithmRow, new.algorithm)
+            if owner is not None and new.kind == "algorithm":
+                tell(session, owner.owner, "grant.asked", new.algorithm, request=row.id,
+                     department=new.department, purpose=new.purpose)  # fmt: skip
             return _shown(row)
 
     def approve(self, request_id: str, answer: str, actor: Actor, *, alone: bool) -> GrantRequest:

@@ -16,6 +16,7 @@ from citybrain.storage.audit_tables import AuditRow
 from citybrain.storage.database import Database, lock
 from citybrain.storage.moments import now
 from citybrain.storage.records.aliases import (
+    CHAMPION,
     OVERTAKEN,
     decide,
     latest_aliases,
@@ -29,6 +30,7 @@ from citybrain.storage.records.closed import (
     retired_versions,
     withdrawn_reasons,
 )
+from citybrain.storage.records.notices import tell_users
 from citybrain.storage.records.past import note_promotion
 from citybrain.storage.records.verdicts import TAKEN_IN
 from citybrain.storage.tables import AlgorithmRow, AliasMoveRow, PromotionRow
@@ -173,6 +175,9 @@ class History:
                 decided_by="", at=now(), decided_at=None,
             )  # fmt: skip
             session.add(row)
+            if alias == CHAMPION and not _approves_itself(session, algorithm):
+                tell_users(session, algorithm, "champion.asked", version=version, promotion=row.id,
+                           previous=latest_aliases(session, algorithm).get(alias, 0))  # fmt: skip
             note_promotion(session, row, actor.key, row.at)
             note(session, actor, "promotion.ask", f"{algorithm}@{alias}", version=version,
                  evaluation=evaluation, promotion=row.id, source=source)  # fmt: skip
@@ -225,6 +230,12 @@ class History:
                 Promotion.model_validate(row, from_attributes=True)
                 for row in session.scalars(query)
             ]
+
+
+def _approves_itself(session: Session, algorithm: str) -> bool:
+    """Whether a promotion is done when it is asked for: then nobody is told twice."""
+    row = session.get(AlgorithmRow, algorithm)
+    return row is not None and row.approval == "self"
 
 
 def _promotion(session: Session, promotion_id: str) -> PromotionRow:

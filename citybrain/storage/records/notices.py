@@ -1,21 +1,23 @@
-"""What departments are told: their requests were answered, a champion changes, a grant ends."""
+"""What departments are told: a champion changes or ends, something stops, a grant is answered or ends."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from citybrain.core.errors import RowNotFound
 from citybrain.core.schemas.grants import Notice
 from citybrain.storage.bill_tables import NoticeRow
 from citybrain.storage.database import Database
-from citybrain.storage.grant_tables import GrantRow
+from citybrain.storage.grant_tables import GrantRow, PinRow
 from citybrain.storage.moments import now
+from citybrain.storage.tables import UsageDayRow
 
 SOON = timedelta(days=7)
+LATELY = timedelta(days=30)
 
 
 def tell(session: Session, department: str, kind: str, target: str, /, **detail: Any) -> None:
@@ -25,6 +27,26 @@ def tell(session: Session, department: str, kind: str, target: str, /, **detail:
             department=department, kind=kind, target=target, detail=detail, at=now(), read_at=None
         )
     )  # fmt: skip
+
+
+def tell_users(session: Session, algorithm: str, kind: str, /, **detail: Any) -> None:
+    """Tell whoever uses an algorithm: who holds a living grant, or called it in the last 30 days.
+
+    A department that stays with a version of its own reads that, too: `pinned`.
+    """
+    moment = now()
+    granted = select(GrantRow.department).where(
+        GrantRow.kind == "algorithm", GrantRow.algorithm == algorithm,
+        GrantRow.revoked_at.is_(None), GrantRow.until.is_(None) | (GrantRow.until > moment),
+    )  # fmt: skip
+    called = select(UsageDayRow.department).where(
+        UsageDayRow.algorithm == algorithm, UsageDayRow.day >= f"{moment - LATELY:%Y-%m-%d}"
+    )
+    pins = select(PinRow.department, PinRow.version).where(PinRow.algorithm == algorithm)
+    pinned = {row.department: row.version for row in session.execute(pins)}
+    for department in sorted({*session.scalars(granted), *session.scalars(called)}):
+        stays = {"pinned": pinned[department]} if department in pinned else {}
+        tell(session, department, kind, algorithm, **detail, **stays)
 
 
 class Notices:
@@ -54,12 +76,21 @@ class Notices:
             row.read_at = row.read_at or now()
             return Notice.model_validate(row, from_attributes=True)
 
-    def tell(self, departments: list[str], kind: str, target: str, **detail: Any) -> None:
-        """Tell several departments the same."""
-        if departments:
-            with self._database.write() as session:
-                for department in departments:
-                    tell(session, department, kind, target, **detail)
+    def read_all(self, department: str) -> int:
+        """Mark all of a department's as read; how many were new."""
+        unread = update(NoticeRow).where(
+            NoticeRow.department == department, NoticeRow.read_at.is_(None)
+        )
+        with self._database.write() as session:
+            done: Any = session.execute(unread.values(read_at=now()))
+            return int(done.rowcount)
+
+    def unread(self, department: str) -> int:
+        """How many nobody of the department has read."""
+        query = select(func.count()).select_from(NoticeRow)
+        query = query.where(NoticeRow.department == department, NoticeRow.read_at.is_(None))
+        with self._database.read() as session:
+            return session.scalar(query) or 0
 
     def grants_that_end(self) -> int:
         """Tell whose grant ends within a week, once; how many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Integer, cast, func, select
@@ -18,6 +19,7 @@ from citybrain.core.schemas.bills import (
     OperationWeek,
     PurposeUse,
     Rating,
+    ScenarioUse,
 )
 from citybrain.storage.bill_tables import RatingRow
 from citybrain.storage.database import Database
@@ -63,36 +65,47 @@ class Operations:
             rows = session.scalars(query.order_by(RatingRow.at.desc()).limit(limit))
             return [Rating.model_validate(row, from_attributes=True) for row in rows]
 
-    def scenario(self, name: str) -> Operation:
-        """Who is registered, who calls, with what success, how satisfied, and the weeks before."""
-        moment = now()
-        week, month = moment - timedelta(days=7), moment - timedelta(days=30)
+    def ratings_of(self, requests: list[str]) -> dict[str, Rating]:
+        """The ratings of these calls."""
+        query = select(RatingRow).where(RatingRow.request_id.in_(requests))
         with self._database.read() as session:
-            registered = session.scalar(
-                select(func.count(func.distinct(GrantRow.department))).where(
-                    GrantRow.scenario == name, GrantRow.revoked_at.is_(None),
-                    GrantRow.until.is_(None) | (GrantRow.until > moment),
-                )
-            )  # fmt: skip
-            active_day = _active(session, name, moment - timedelta(days=1), moment)
-            active_week = _active(session, name, week, moment)
-            calls, failed = _calls(session, name, month, moment)
-            stars, ratings = _stars(session, name, month, moment)
+            return {
+                row.request_id: Rating.model_validate(row, from_attributes=True)
+                for row in session.scalars(query)
+            }
+
+    def overview(self, name: str = "") -> dict[str, ScenarioUse]:
+        """Who is registered, who calls, with what success, how satisfied: by scenario."""
+        moment = now()
+        day, week, month = (moment - timedelta(days=n) for n in (1, 7, 30))
+        with self._database.read() as session:
+            registered = _registered(session, moment, name)
+            today, lately = (_calls(session, since, moment, name) for since in (day, week))
+            calls = _calls(session, month, moment, name)
+            stars = _stars(session, month, moment, name)
+        return {
+            found: _use(
+                found, registered.get(found, set()), today.get(found, NOTHING),
+                lately.get(found, NOTHING), calls.get(found, NOTHING), stars.get(found, (None, 0)),
+            )
+            for found in {name} - {""} | registered.keys() | calls.keys() | stars.keys()
+        }  # fmt: skip
+
+    def scenario(self, name: str) -> Operation:
+        """One scenario, and the weeks before."""
+        moment = now()
+        use = self.overview(name)[name]
+        with self._database.read() as session:
             trend = [self._week(session, name, moment - timedelta(weeks=n)) for n in range(WEEKS)]
-        return Operation(
-            scenario=name, registered=registered or 0, active_day=active_day,
-            active_week=active_week,
-            use_rate=round(active_week / registered, 4) if registered else 0.0, requests=calls,
-            error_rate=round(failed / calls, 6) if calls else 0.0, satisfaction=stars,
-            ratings=ratings, trend=trend[::-1],
-        )  # fmt: skip
+        return Operation(**use.model_dump(), trend=trend[::-1])
 
     def _week(self, session: Session, name: str, end: datetime) -> OperationWeek:
         begin = end - timedelta(weeks=1)
-        calls, failed = _calls(session, name, begin, end)
+        calls = _calls(session, begin, end, name).get(name, NOTHING)
         return OperationWeek(
-            ends=f"{end.astimezone(self._zone):%Y-%m-%d}", requests=calls, failed=failed,
-            active=_active(session, name, begin, end), stars=_stars(session, name, begin, end)[0],
+            ends=f"{end.astimezone(self._zone):%Y-%m-%d}", requests=calls.requests,
+            failed=calls.failed, active=len(calls.departments),
+            stars=_stars(session, begin, end, name).get(name, (None, 0))[0],
         )  # fmt: skip
 
     def low_use(self, *, days: int = 30, fewer: int = 100) -> list[LowUse]:
@@ -146,26 +159,73 @@ class Operations:
             ]  # fmt: skip
 
 
-def _active(session: Session, scenario: str, begin: datetime, end: datetime) -> int:
-    query = select(func.count(func.distinct(RequestRow.department))).where(
-        RequestRow.scenario == scenario, RequestRow.at >= begin, RequestRow.at < end
-    )
-    return session.scalar(query) or 0
+class Calls(NamedTuple):
+    """The calls of a scenario in a time."""
+
+    departments: frozenset[str]
+    requests: int
+    failed: int
 
 
-def _calls(session: Session, scenario: str, begin: datetime, end: datetime) -> tuple[int, int]:
-    query = select(func.count(), func.sum(FAILED)).where(
-        RequestRow.scenario == scenario, RequestRow.at >= begin, RequestRow.at < end
-    )
-    calls, failed = session.execute(query).one()
-    return int(calls), int(failed or 0)
+NOTHING = Calls(frozenset(), 0, 0)
+
+
+def _use(
+    name: str, registered: set[str], day: Calls, week: Calls, month: Calls,
+    rated: tuple[float | None, int],
+) -> ScenarioUse:  # fmt: skip
+    active = len(registered & week.departments)
+    return ScenarioUse(
+        scenario=name, registered=len(registered), active_day=len(day.departments),
+        active_week=len(week.departments),
+        use_rate=round(active / len(registered), 4) if registered else 0.0,
+        requests=month.requests,
+        error_rate=round(month.failed / month.requests, 6) if month.requests else 0.0,
+        satisfaction=rated[0], ratings=rated[1],
+    )  # fmt: skip
+
+
+def _registered(session: Session, moment: datetime, name: str) -> dict[str, set[str]]:
+    """The departments that hold a grant for a scenario."""
+    query = select(GrantRow.scenario, GrantRow.department).where(
+        _named(GrantRow.scenario, name), GrantRow.revoked_at.is_(None),
+        GrantRow.until.is_(None) | (GrantRow.until > moment),
+    )  # fmt: skip
+    found: dict[str, set[str]] = {}
+    for scenario, department in session.execute(query.distinct()):
+        found.setdefault(scenario, set()).add(department)
+    return found
+
+
+def _calls(session: Session, begin: datetime, end: datetime, name: str) -> dict[str, Calls]:
+    row = RequestRow
+    query = (
+        select(row.scenario, row.department, func.count(), func.sum(FAILED))
+        .where(_named(row.scenario, name), row.at >= begin, row.at < end)
+        .group_by(row.scenario, row.department)
+    )  # fmt: skip
+    found: dict[str, Calls] = {}
+    for scenario, department, requests, failed in session.execute(query):
+        sums = found.get(scenario, NOTHING)
+        found[scenario] = Calls(
+            sums.departments | {department}, sums.requests + requests, sums.failed + int(failed)
+        )
+    return found
 
 
 def _stars(
-    session: Session, scenario: str, begin: datetime, end: datetime
-) -> tuple[float | None, int]:
-    query = select(func.avg(RatingRow.stars), func.count()).where(
-        RatingRow.scenario == scenario, RatingRow.at >= begin, RatingRow.at < end
-    )
-    mean, count = session.execute(query).one()
-    return (round(float(mean), 3) if mean is not None else None), int(count)
+    session: Session, begin: datetime, end: datetime, name: str
+) -> dict[str, tuple[float | None, int]]:
+    row = RatingRow
+    query = (
+        select(row.scenario, func.avg(row.stars), func.count())
+        .where(_named(row.scenario, name), row.at >= begin, row.at < end).group_by(row.scenario)
+    )  # fmt: skip
+    return {
+        scenario: (round(float(mean), 3), count) for scenario, mean, count in session.execute(query)
+    }
+
+
+def _named(column: Any, name: str) -> Any:
+    """Of this scenario; nothing: of each that has a name."""
+    return column == name if name else column != ""

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, case, literal, select
 
 from citybrain.storage.database import Database
-from citybrain.storage.grant_tables import GrantRequestRow
+from citybrain.storage.grant_tables import GrantRequestRow, GrantRow
 from citybrain.storage.people_tables import DepartmentRow, KeyRow
 from citybrain.storage.tables import (
     AlgorithmRow,
@@ -58,6 +58,7 @@ _QUERIES: dict[str, Select[Any]] = {
         # On its scenario's own data it is a page of the catalogue; on other data it is the owner's.
         EvaluationRow, case((EvaluationRow.data == "", literal(EVERYBODY)), else_=AlgorithmRow.owner)
     ),
+    "grant": _own(GrantRow),
     "job": _own(JobRow),
     "key": _own(KeyRow),
     "promotion": _of_algorithm(PromotionRow),

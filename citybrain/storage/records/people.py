@@ -27,6 +27,7 @@ from citybrain.storage.moments import now
 from citybrain.storage.people_tables import DepartmentRow, KeyRow
 from citybrain.storage.records.audit import note
 from citybrain.storage.records.departments import TREE, below, check_place, tier_below
+from citybrain.storage.records.notices import tell
 from citybrain.storage.records.past import note_grant
 
 
@@ -197,6 +198,8 @@ class People:
             if row.revoked_at is None:
                 row.revoked_at = now()
                 note_grant(session, row, "revoked", actor.key, row.revoked_at)
+                tell(session, row.department, "grant.ended", row.algorithm, grant=row.id,
+                     purpose=row.purpose)  # fmt: skip
             note(session, actor, "grant.end", grant_id, algorithm=row.algorithm)
             return Grant.model_validate(row, from_attributes=True)
 

@@ -7,7 +7,14 @@ import pytest
 from citybrain.core.schemas import UsageLine, UsageMinute
 from citybrain.platform.console.attempts import Attempts
 from citybrain.platform.console.door import local_path
-from citybrain.platform.console.figures import by_day, by_minute, heat_table, intervals, number
+from citybrain.platform.console.figures import (
+    by_day,
+    by_minute,
+    heat_table,
+    intervals,
+    number,
+    yuan,
+)
 from citybrain.platform.console.snippets import Example, curl, python_client, tritonclient
 
 
@@ -32,6 +39,21 @@ def line(department="tourism", algorithm="crowd-level", requests=1, day="2026-03
 )
 def test_numbers_are_short_and_never_nan(value, expected):
     assert number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("micros", "expected"),
+    [
+        (0, "¥0.00"),
+        (10_000, "¥0.01"),
+        (2_500, "¥0.0025"),
+        (1, "¥0.000001"),
+        (1_234_567_500_000, "¥1,234,567.50"),
+        (-1_225_000, "-¥1.225"),
+    ],
+)
+def test_money_has_two_decimals_or_as_many_as_it_needs(micros, expected):
+    assert yuan(micros) == expected
 
 
 def test_the_heat_table_puts_the_busiest_first_and_scales_by_decades():
@@ -131,3 +153,17 @@ def test_snippets_are_valid_python_and_send_what_the_task_needs(media, inputs, s
     assert '"length"' not in tritonclient(example)
     assert "/v1/algorithms/some-name/predict" in curl(example)
     assert len(curl(example)) < 1500
+
+
+@pytest.mark.parametrize(("media", "inputs", "specs"), EXAMPLES)
+def test_a_snippet_of_a_grant_says_its_purpose_and_finds_its_key(media, inputs, specs):
+    signature = {"inputs": [], "outputs": []}
+    example = Example(
+        "some-name", media, {"inputs": inputs}, signature, "http://127.0.0.1:8080", "research",
+        'os.environ["CITYBRAIN_KEY"]',
+    )  # fmt: skip
+    snippet = python_client(example)
+    ast.parse(snippet)
+    assert snippet.startswith("import ") and "import os\n" in snippet
+    assert 'purpose="research")' in snippet and ', os.environ["CITYBRAIN_KEY"])' in snippet
+    assert '-H "X-Purpose: research"' in curl(example)

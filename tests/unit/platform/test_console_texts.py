@@ -8,6 +8,8 @@ from typing import get_args
 import pytest
 
 from citybrain.core.schemas import Deployment, PlatformStatus, Role
+from citybrain.core.schemas.grants import RequestState, Stoppable
+from citybrain.core.schemas.quotas import Per, Unit
 from citybrain.models.package import Domain
 from citybrain.models.task import TASKS
 from citybrain.platform.console import texts as module
@@ -51,7 +53,8 @@ def test_no_text_is_written_that_nothing_uses():
     everything = "".join(path.read_text("utf-8") for path in [*TEMPLATES, *SCRIPTS])
     everything += "".join(path.read_text("utf-8") for path in CONSOLE.glob("*.py"))
     kinds = ("domain.", "task.", "state.", "ray.", "role.", "alias.", "approval.", "source.")
-    kinds += ("level.", "lineage.", "form.", "canary.", "tier.")
+    kinds += ("level.", "lineage.", "form.", "canary.", "tier.", "unit.", "per.", "request.")
+    kinds += ("stoppable.", "outcome.", "door.", "notice.")
     kinds += ("signature.", "call.", "evaluation.main")
     unused = [k for k in texts("en") if k not in everything and not k.startswith(kinds)]
     assert unused == []
@@ -67,6 +70,10 @@ def test_every_domain_task_state_and_role_has_a_word(language):
     wanted += [f"state.{name}" for name in values(Deployment, "state")]
     wanted += [f"ray.{name}" for name in values(PlatformStatus, "ray")]
     wanted += [f"role.{name}" for name in get_args(Role)]
+    wanted += [f"unit.{name}" for name in get_args(Unit)]
+    wanted += [f"per.{name}" for name in get_args(Per)]
+    wanted += [f"request.{name}" for name in get_args(RequestState)]
+    wanted += [f"stoppable.{name}" for name in get_args(Stoppable)]
     assert [key for key in wanted if key not in texts(language)] == []
 
 

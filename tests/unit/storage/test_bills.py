@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from citybrain.core.errors import Conflict, InvalidInput, RowNotFound
 from citybrain.core.schemas import Actor, NewDepartment, NewGrant
-from citybrain.core.schemas.bills import YUAN, NewPrice, NewRating
+from citybrain.core.schemas.bills import YUAN, NewPrice, NewRating, ScenarioUse
 from citybrain.storage.journal import Settled
 from citybrain.storage.ledger_rows import write_rows
 from citybrain.storage.moments import now
@@ -145,6 +145,23 @@ def test_a_scenario_is_evaluated_by_its_use(city):
     assert (found.registered, found.active_day, found.active_week, found.use_rate) == (2, 1, 1, 0.5)
     assert (found.requests, found.error_rate, found.satisfaction) == (4, 0.25, 4.5)
     assert (found.trend[-1].requests, found.trend[0].requests) == (4, 0)
+    assert city.operations.overview()["lake"] == ScenarioUse(**found.model_dump(exclude={"trend"}))
+    assert set(city.operations.overview()) == {"lake", "other"}
+    assert set(city.operations.ratings_of([c.request_id for c in calls])) == {
+        call.request_id for call in calls[:2]
+    }
+
+
+def test_the_use_rate_is_of_those_that_hold_a_grant_now(city):
+    city.people.add_department(NewDepartment(name="xx"), ADMIN)
+    for name in ("health", "xx"):
+        new = NewGrant(department=name, algorithm="ears", scenario="lake")
+        grant = city.people.add_grant(new, ADMIN)
+    city.add(call(now()), call(now(), department="xx"))
+    assert city.operations.scenario("lake").use_rate == 1.0
+    city.people.revoke_grant(grant.id, ADMIN)
+    found = city.operations.scenario("lake")
+    assert (found.registered, found.active_week, found.use_rate) == (1, 2, 1.0)
 
 
 def test_what_hardly_anybody_calls_is_listed(city):
