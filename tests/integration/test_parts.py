@@ -60,7 +60,7 @@ class Replica:
 
     def die(self):
         """As a kill does: every connection breaks, nothing is said."""
-        self.lane.path.unlink(missing_ok=True)
+        self.lane.door.path.unlink(missing_ok=True)
         for visit in self.lane._all():
             with contextlib.suppress(OSError):
                 visit._connection.shutdown(socket.SHUT_RDWR)
