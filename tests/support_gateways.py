@@ -21,6 +21,7 @@ from citybrain.platform.state import read_state, ready_file
 from citybrain.platform.wiring import open_truths
 from citybrain.serving.desk import Desk
 from citybrain.serving.lane import LaneServer
+from citybrain.serving.lane_doors import UnixDoor
 from citybrain.serving.wire import Served
 from citybrain.storage.moments import now
 from citybrain.storage.tables import AlgorithmRow
@@ -46,7 +47,7 @@ class Replica:
     def __init__(self, home, predictor, name, pause=0.0):
         self._desk, self._pause = Desk(predictor, 1), pause
         self._lock = threading.Lock()
-        self._lane = LaneServer(home.lanes, f"{name}.1.v1", self._answer)
+        self._lane = LaneServer(UnixDoor(home.lanes, f"{name}.1.v1"), self._answer)
         self._lane.announce()
 
     def _answer(self, calls, errand):

@@ -24,6 +24,8 @@ class Wire:
     async def send(self, path, data, more=""):
         """Status, head and body of one POST, as bytes."""
         head = f"POST {path} HTTP/1.1\r\n{self._head}{more}content-length: {len(data)}\r\n\r\n"
+        if self._reader is not None and self._reader.at_eof():
+            self.close()  # it was idle for too long
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(*self._place)
         self._writer.write(head.encode() + data)

@@ -7,11 +7,15 @@ import os
 import secrets
 import socket
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from citybrain.core.errors import Conflict
+from citybrain.core.errors import Conflict, Unavailable
+from citybrain.core.sockets import address_of
+
+RAY_BYTES = 40
+"""Ray adds some sixty more, and the kernel takes 107."""
+SHORT_BASES = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 - names of our own
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,21 @@ class Home:
 
     @property
     def short(self) -> Path:
-        """`run`, or a folder with a shorter name: Unix sockets lie in it and have short names."""
-        if len(str(self.run)) <= 36:
+        """`run`, or a folder with a shorter name: Unix sockets lie in it and have short names.
+
+        Every process of a home finds the same one, so `TMPDIR` has no say.
+        """
+        if len(os.fsencode(self.run)) <= RAY_BYTES - len("/ray"):
             return self.run
         short = hashlib.sha256(str(self.root).encode()).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"citybrain-{os.getuid()}-{short}"
+        for base in SHORT_BASES:
+            if os.access(base, os.W_OK | os.X_OK):
+                return base / f"citybrain-{os.getuid()}-{short}"
+        raise Unavailable(
+            f"{self.root} is too long a path for the sockets that lie below it.",
+            hint=f"Choose a home of at most {RAY_BYTES - len('/run/ray')} bytes, or make "
+            f"{SHORT_BASES[0]} writable.",
+        )
 
     @property
     def logs(self) -> Path:
@@ -208,8 +222,8 @@ def is_private(folder: Path) -> bool:
 def reserve_socket(path: Path) -> None:
     """Leave a stale Unix socket that only its owner may open; uvicorn keeps the mode it finds."""
     path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as stale, address_of(path) as address:
+        stale.bind(address)
     path.chmod(0o600)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
@@ -252,6 +252,21 @@ def swap_environment(extra: Mapping[str, str | None]) -> dict[str, str | None]:
 def gpus_are_hidden() -> bool:
     """Whether this process shall see no GPU."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+
+
+class TlsFiles(NamedTuple):
+    """Where a process finds its certificate, its key, and whose certificates it believes."""
+
+    certificate: str
+    key: str
+    authority: str
+
+
+def tls_of_ray() -> TlsFiles | None:
+    """What this process shows to those of other nodes; None where Ray runs without TLS."""
+    names = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
+    found = [os.environ.get(name, "") for name in names]
+    return TlsFiles(*found) if all(found) and os.environ.get("RAY_USE_TLS") == "1" else None
 
 
 QUIET_LIBRARIES = {

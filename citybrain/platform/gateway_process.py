@@ -17,7 +17,7 @@ import uvloop
 
 from citybrain.core.addresses import Proxies
 from citybrain.core.home import Home
-from citybrain.core.settings import ServingSettings, Settings
+from citybrain.core.settings import ServingSettings, Settings, tls_of_ray
 from citybrain.feature_store.store import FeatureStore
 from citybrain.platform.logs import log_to
 from citybrain.platform.policy import allows
@@ -91,7 +91,7 @@ async def serve(settings: Settings) -> None:
         proxies=proxies,
     )
     directory.start()
-    lanes = Lanes(home.lanes)
+    lanes = Lanes(home.lanes, tls_of_ray())
     link = ServeLink(home.run, lanes)
     link.start()
     journal = JournalWriter(home.journal)

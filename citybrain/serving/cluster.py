@@ -14,7 +14,9 @@ from citybrain.core.errors import NotReady
 from citybrain.core.schemas import Scaling
 from citybrain.serving.app_status import AppStatus
 from citybrain.serving.gateway.serve_link import connect_ray, ray_address
-from citybrain.serving.lane import prefix
+from citybrain.serving.lane_board import RayBoard
+from citybrain.serving.lane_doors import prefix
+from citybrain.serving.lane_far import FarLanes
 from citybrain.serving.notes import read_notes
 from citybrain.serving.replica import ReplicaSpec, as_ray_app
 from citybrain.serving.resources import Capacity
@@ -42,6 +44,7 @@ class ServeCluster:
         self._run = run
         self._lanes = lanes
         self._shared_bytes = shared_bytes
+        self._far = FarLanes(RayBoard(), lanes)
         self._shared = SharedApps(lanes)
         self._shared_state: str | None = None
         self._address = ""
@@ -106,6 +109,7 @@ class ServeCluster:
         """Every application by name; those in the shared replica each by its own."""
         from ray import serve
 
+        self._far.look()
         found, notes = {}, read_notes(self._lanes)
         for name, app in serve.status().applications.items():
             messages = [d.message for d in app.deployments.values() if d.message]

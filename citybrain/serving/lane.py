@@ -2,64 +2,31 @@
 
 A Ray Serve handle call costs about a millisecond of CPU on either side, whatever it carries; a
 frame over a Unix socket costs a tenth of that. Serve still starts, watches, replaces and ends the
-replica. The replica announces its lane once it is warm, by the socket's name in a folder that only
-this user can enter, and withdraws it before it stops.
+replica. The replica announces its lane once it is warm, and withdraws it before it stops: how, and who
+may come in, its door knows (lane_doors.py, lane_far.py).
 
-On the wire: four bytes of length (little-endian), then MessagePack of one of the messages below.
-Nothing is unpickled, and both ends ask the kernel who the other is.
+On the wire: four bytes of length (little-endian), then MessagePack of one of `lane_messages.py`.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
-import os
-import secrets
 import socket
-import struct
 import threading
 import time
-from functools import lru_cache
-from pathlib import Path
 
-from citybrain.core.errors import Unavailable
-from citybrain.core.home import is_private
+from citybrain.serving.lane_doors import LaneDoor
 from citybrain.serving.lane_messages import Goodbye
 from citybrain.serving.lane_visit import Answers, Visit
 from citybrain.serving.scaling import Load
 
-log = logging.getLogger(__name__)
-
-SUFFIX = ".lane"
 WITHDRAW_SECONDS = 15.0
 LOOK_SECONDS = 0.01
 """What comes while a frame is worked on is read so much later at most."""
 CALM_SECONDS = 1.0
-
-
-def peer_is_this_user(connection: socket.socket) -> bool:
-    """Whether the process at the other end runs as the same user (asked of the kernel)."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, _ = struct.unpack("3i", raw)
-    return bool(user == os.getuid())
-
-
-def private_folder(folder: Path) -> Path:
-    """The folder of lanes, made if need be; Unavailable if somebody else can enter it."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if not is_private(folder):
-        raise Unavailable(
-            f"{folder} can be entered by others.",
-            hint="Remove it; it is made again with mode 0700.",
-        )
-    return folder
-
-
-@lru_cache(maxsize=1024)
-def prefix(app: str) -> str:
-    """How the sockets of an application's replicas begin; names of sockets must be short."""
-    return hashlib.sha256(app.encode()).hexdigest()[:16] + "-"
+MOST_STRANGERS = 32
+"""Connections that have not shown yet who they are; one more is closed."""
 
 
 class LaneServer:
@@ -68,46 +35,52 @@ class LaneServer:
     One more looks at those that are busy for long.
     """
 
-    def __init__(self, folder: Path, app: str, answer: Answers) -> None:
+    def __init__(self, door: LaneDoor, answer: Answers) -> None:
         self.load = Load()
+        self.door = door
         self._answer = answer
-        self.path = private_folder(folder) / f"{prefix(app)}{secrets.token_hex(4)}{SUFFIX}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket: socket.socket | None = None
         self._visits: set[Visit] = set()
+        self._leaving = False
         self._lock = threading.Lock()
+        self._strangers = threading.BoundedSemaphore(MOST_STRANGERS)
         self._awake = threading.Event()
 
     def announce(self) -> None:
         """Take connections from now on."""
-        hidden = self.path.with_suffix(".new")
-        self._socket.bind(str(hidden))
-        self._socket.listen(64)
-        hidden.rename(self.path)  # a name that gateways see always answers
-        threading.Thread(target=self._accept, name="lane", daemon=True).start()
+        self._socket = self.door.announce()
+        threading.Thread(
+            target=self._accept, args=(self._socket,), name="lane", daemon=True
+        ).start()
         threading.Thread(target=self._look, name="lane-look", daemon=True).start()
 
     def withdraw(self, seconds: float = WITHDRAW_SECONDS) -> None:
         """Ask the gateways to send no more, and answer what they sent before that."""
-        self.path.unlink(missing_ok=True)
+        self.door.withdraw()
+        with self._lock:
+            self._leaving = True
         for visit in self._all():
             with contextlib.suppress(OSError):
                 visit.send(Goodbye())
         until = time.monotonic() + seconds
         while self._visits and time.monotonic() < until:
             time.sleep(0.02)  # each gateway hangs up when it has its last answer
-        self._socket.close()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # or who waits for gateways keeps it open
+            self._socket.close()
 
     def _all(self) -> list[Visit]:
         with self._lock:
             return list(self._visits)
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._socket.accept()
+                connection, _ = listening.accept()
             except OSError:
                 return
-            if not peer_is_this_user(connection):
+            if not self._strangers.acquire(blocking=False):
                 connection.close()
                 continue
             threading.Thread(
@@ -115,11 +88,23 @@ class LaneServer:
             ).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        visit = Visit(connection, self._answer, self.load, self._busy)
+        try:
+            admitted = self.door.admit(connection)
+        except OSError:
+            connection.close()
+            return
+        finally:
+            self._strangers.release()
+        visit = Visit(admitted, self._answer, self.load, self._busy)
         with self._lock:
             self._visits.add(visit)
+            leaving = self._leaving
         try:
+            if leaving:  # it came in the moment of the goodbye
+                visit.send(Goodbye())
             visit.serve()
+        except OSError:
+            connection.close()
         finally:
             with self._lock:
                 self._visits.discard(visit)

@@ -7,7 +7,7 @@ which message it is.
 from __future__ import annotations
 
 import socket
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -96,10 +96,23 @@ def pack(encoder: msgspec.msgpack.Encoder, message: Message) -> bytearray:
     return buffer
 
 
-class Inbox:
-    """Takes whole messages out of a socket, for one thread at a time."""
+class Connection(Protocol):
+    """A stream socket, or what behaves like one: one thread reads while others write."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def recv_into(self, buffer: memoryview, nbytes: int = 0, flags: int = 0, /) -> int:
+        """Read some bytes, 0 at the end; `MSG_DONTWAIT` as of a socket."""
+
+    def sendall(self, data: bytearray, /) -> None:
+        """Write all of it."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+class Inbox:
+    """Takes whole messages out of a connection, for one thread at a time."""
+
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._small = self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._begin = self._end = 0

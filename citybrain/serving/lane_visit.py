@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from citybrain.serving.lane_messages import (
     Answer,
     Begun,
     Cancel,
+    Connection,
     Frame,
     Inbox,
     LargeFrame,
@@ -50,7 +50,7 @@ class Visit:
     """
 
     def __init__(
-        self, connection: socket.socket, answer: Answers, load: Load, busy: Callable[[], None]
+        self, connection: Connection, answer: Answers, load: Load, busy: Callable[[], None]
     ) -> None:
         self.busy_since = 0.0
         """When the work on a frame began; 0.0 while there is none."""

@@ -9,8 +9,7 @@ import contextlib
 from collections import defaultdict
 from pathlib import Path
 
-from citybrain.serving.lane import SUFFIX, prefix
-
+SUFFIX = ".lane"
 NOTE = ".note"
 
 
@@ -26,7 +25,7 @@ def write_note(lane: Path, text: str) -> None:
 
 
 def read_notes(folder: Path) -> dict[str, str]:
-    """By the beginning of an application's lanes: what is said beside every one of them.
+    """By the beginning of an application's lanes, to the dash: what is said beside every one of them.
 
     While one replica says nothing, the application is well.
     """
@@ -35,7 +34,7 @@ def read_notes(folder: Path) -> dict[str, str]:
         lane = path.with_suffix(SUFFIX)
         with contextlib.suppress(FileNotFoundError):
             if lane.exists():
-                lanes[lane.name[: len(prefix(""))]].append(path.read_text())
+                lanes[lane.name.partition("-")[0] + "-"].append(path.read_text())
             else:  # its replica is gone
                 path.unlink()
     return {

@@ -28,7 +28,7 @@ class ReplicaSpec(NamedTuple):
     threads: int
     """CPUs that it has, and uses for one model call."""
     lanes: str
-    """The folder where the replica announces its lane."""
+    """The folder where the replica announces its lane, if gateways run on its node."""
     app: str
     form: str
     """Which form of the version the folder holds."""
@@ -90,6 +90,7 @@ def as_ray_app(
             from citybrain.models.predictor import Predictor
             from citybrain.serving.desk import Desk
             from citybrain.serving.lane import LaneServer
+            from citybrain.serving.lane_board import door_here
 
             put_environment(QUIET_LIBRARIES | spec.environment | hidden_gpus(spec))
             name, folder = spec.app.partition(".")[0], Path(spec.folder)
@@ -104,7 +105,8 @@ def as_ray_app(
             self._model = threading.Lock()
             # A thread of its own: the loop keeps answering health checks while the model works.
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-            self._lane = LaneServer(Path(spec.lanes), spec.app, self._answer)
+            with _told():
+                self._lane = LaneServer(door_here(Path(spec.lanes), spec.app), self._answer)
             self._lane.announce()
 
         def _answer(self, calls: list[Call], errand: Errand) -> Served:
@@ -160,14 +162,13 @@ def as_ray_app(
         def _ask_remote(self) -> None:
             """Say it where the model's server is silent; another replica would not help."""
             from citybrain.core.errors import RemoteDown
-            from citybrain.serving.notes import write_note
 
             said = ""
             try:
                 self._runtime.check()
             except RemoteDown as error:
                 said = error.message
-            write_note(self._lane.path, said)
+            self._lane.door.say(said)
 
         def __del__(self) -> None:
             """Serve calls this when the replica is told to stop and its handle calls are done."""

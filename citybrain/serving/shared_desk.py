@@ -24,6 +24,7 @@ from citybrain.models.predictor import Predictor
 from citybrain.serving.desk import Desk
 from citybrain.serving.errand import Errand
 from citybrain.serving.lane import LaneServer
+from citybrain.serving.lane_doors import UnixDoor
 from citybrain.serving.model_cache import Loaded, ModelCache, Turns, resident
 from citybrain.serving.replica import ReplicaSpec, changed_files
 from citybrain.serving.shared import REPORT, Report, Seen, SharedModel
@@ -146,7 +147,7 @@ class SharedDesk:
             if self._places.get(app) is not place or place.wanted is not wanted or self._closing:
                 return  # it was changed meanwhile, and is due again
             if place.lane is None:
-                lane = LaneServer(self._folder, app, partial(self.answer, app))
+                lane = LaneServer(UnixDoor(self._folder, app), partial(self.answer, app))
                 lane.announce()
                 place.lane = lane
             place.state, place.message, place.closed = "running", "", None

@@ -10,6 +10,7 @@ import msgspec
 
 from citybrain.core.shelf import needs
 from citybrain.serving.errand import Errand
+from citybrain.serving.lane_board import HEAD
 from citybrain.serving.replica import hidden_gpus
 from citybrain.serving.shared import SharedModel, Told
 from citybrain.serving.wire import Call, Departure, Served, by_our_clock
@@ -29,7 +30,8 @@ def as_shared_app(models: list[SharedModel], folder: Path, limit: int) -> Any:
         graceful_shutdown_timeout_s=20,
         health_check_period_s=5,
         health_check_timeout_s=30,
-        ray_actor_options={"num_cpus": 1},
+        # What it reports lies beside the lanes, so it stays on the node where gateways run.
+        ray_actor_options={"num_cpus": 1, "resources": {HEAD: 0.001}},
         user_config=msgspec.to_builtins(Told(models)),
     )
     class SharedReplica:

@@ -16,6 +16,7 @@ from citybrain.models.predictor import Predictor
 from citybrain.serving.begun import MOST
 from citybrain.serving.desk import Desk
 from citybrain.serving.lane import LaneServer
+from citybrain.serving.lane_doors import UnixDoor
 from citybrain.serving.wire import DROP, NEXT, Served
 
 PATH = "/v1/algorithms/flow/predict"
@@ -45,7 +46,7 @@ class Replica:
         self.dressed = lambda served: served
         self.frames = []
         self._lock = threading.Lock()
-        self.lane = LaneServer(folder, APP, self.answer)
+        self.lane = LaneServer(UnixDoor(folder, APP), self.answer)
         self.lane.announce()
 
     def answer(self, calls, errand):
@@ -59,7 +60,7 @@ class Replica:
 
     def die(self):
         """As a kill does: every connection breaks, nothing is said."""
-        self.lane.path.unlink(missing_ok=True)
+        self.lane.door.path.unlink(missing_ok=True)
         for visit in self.lane._all():
             with contextlib.suppress(OSError):
                 visit._connection.shutdown(socket.SHUT_RDWR)

@@ -54,6 +54,11 @@ CHECKS = (
         ("tests/integration/test_data_plane.py",), 1, "PLANE_SEED",
     ),
     Check(
+        "fairness", "a department asks for ten times of what can be served: others and emergencies, at a "
+        "tenth each, get every answer, and wait no more than a fifth longer",
+        ("tests/integration/test_fairness.py",), 1, "FAIRNESS_SEED",
+    ),
+    Check(
         "rollouts", "a release that ends its replica, answers NaN or is ten times as slow is back at 0 % "
         "in 60 s with an event; 10 % of 2,000 calls are 10 % ± 2 % and sticky",
         ("tests/integration/test_rollouts.py",), 5, "ROLLOUT_SEED",

@@ -22,7 +22,8 @@ from typing import Any
 
 from citybrain.core.errors import ModelFailed, NotReady
 from citybrain.serving.gateway.endings import as_reply, failed
-from citybrain.serving.gateway.lanes import Lane, Lanes
+from citybrain.serving.gateway.lane_end import Lane
+from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.gateway.snapshot import Route
 from citybrain.serving.shared import SHARED
 from citybrain.serving.wire import Call, Departure, FrameLost, Reply, Served, node

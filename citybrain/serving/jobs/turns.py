@@ -22,7 +22,7 @@ from citybrain.core.home import Home
 from citybrain.core.names import Ref
 from citybrain.core.schemas import BatchJob, Key
 from citybrain.core.schemas.jobs import OPEN_JOB
-from citybrain.core.settings import Settings
+from citybrain.core.settings import Settings, tls_of_ray
 from citybrain.models.task import TASKS
 from citybrain.serving.gateway.directory import Directory
 from citybrain.serving.gateway.lanes import Lanes
@@ -103,7 +103,7 @@ class JobTurns:
                 self._stop.wait(LOOK_SECONDS)
 
     async def _main(self) -> None:
-        lanes = Lanes(self._home.lanes)
+        lanes = Lanes(self._home.lanes, tls_of_ray())
         self._journal = JournalWriter(self._home.journal)
         self._limits = ChunkLimits(self._book, self._journal)
         self._runner = Runner(lanes, self._histories, self._settings, self._serving, self._rouse)

@@ -1,13 +1,15 @@
 """Names, keys, shelves, errors and tensor specifications."""
 
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citybrain.core import keys
+from citybrain.core import home, keys
 from citybrain.core.errors import (
     BadTensor,
     CityBrainError,
@@ -15,9 +17,11 @@ from citybrain.core.errors import (
     InvalidInput,
     MissingLibrary,
     PluginNotFound,
+    Unavailable,
     all_errors,
     error_from,
 )
+from citybrain.core.home import Home
 from citybrain.core.names import Ref, parse_ref
 from citybrain.core.shelf import needs
 from citybrain.core.tensors import Signature, TensorSpec
@@ -127,3 +131,21 @@ def test_a_signature_counts_rows_with_and_without_the_optional_input():
     x = np.zeros((2, 3), np.float32)
     assert SIGNATURE.check_inputs({"x": x}) == 2
     assert SIGNATURE.check_inputs({"x": x, "t": np.zeros(2, np.int64)}) == 2
+
+
+def test_a_home_of_any_length_has_short_sockets_and_tmpdir_has_no_say(tmp_path, monkeypatch):
+    deep = Home(tmp_path / ("x" * 150))
+    before = [deep.ray, deep.lanes, deep.control_socket, deep.mlflow_socket]
+    assert max(len(os.fsencode(path)) for path in before) < 60
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("t" * 100)))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert [deep.ray, deep.lanes, deep.control_socket, deep.mlflow_socket] == before
+    assert Home(tmp_path / ("y" * 150)).ray != deep.ray
+    assert Home(Path("/srv/city")).lanes == Path("/srv/city/run/ray.lanes")
+
+
+def test_a_long_home_with_no_short_folder_beside_it_is_refused_with_the_length(monkeypatch):
+    monkeypatch.setattr(home, "SHORT_BASES", (Path("/nowhere"),))
+    with pytest.raises(Unavailable, match="too long a path") as refused:
+        _ = Home(Path("/" + "x" * 60)).ray
+    assert "at most 32 bytes" in refused.value.hint

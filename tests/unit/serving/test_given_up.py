@@ -18,6 +18,7 @@ from citybrain.serving.gateway import lanes as gateway_lanes
 from citybrain.serving.gateway.coalescer import Coalescer, Waiting
 from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.lane import LaneServer
+from citybrain.serving.lane_doors import UnixDoor
 from citybrain.serving.wire import Call, Reply, Served
 
 APP = "flow.champion.v1"
@@ -49,7 +50,7 @@ def run(tmp_path, monkeypatch):
             looks.cancel()
             await asyncio.gather(looks, return_exceptions=True)
 
-        LaneServer(tmp_path / "lanes", APP, answer).announce()
+        LaneServer(UnixDoor(tmp_path / "lanes", APP), answer).announce()
         uvloop.run(main())
 
     return go

@@ -22,6 +22,7 @@ from citybrain.serving.jobs import turns as module
 from citybrain.serving.jobs.folder import JobFolder
 from citybrain.serving.jobs.turns import JobTurns
 from citybrain.serving.lane import LaneServer
+from citybrain.serving.lane_doors import UnixDoor
 from citybrain.serving.metering.book import Book
 from citybrain.serving.wire import Reply, Served
 from citybrain.storage.database import Database
@@ -69,7 +70,7 @@ def city(monkeypatch):
         return Served([Reply(body, -1, 1, "", "") for _ in calls], 0.0, 0.001 * len(calls))
 
     def announce():
-        found.lane = LaneServer(home.lanes, "crowd.1", answer)
+        found.lane = LaneServer(UnixDoor(home.lanes, "crowd.1"), answer)
         found.lane.announce()
 
     def turns(**options):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -11,9 +12,12 @@ import pytest
 import uvloop
 
 from citybrain.core.errors import Unavailable
+from citybrain.core.sockets import address_of
 from citybrain.serving.gateway import lanes as gateway_lanes
 from citybrain.serving.gateway.lanes import Lanes
-from citybrain.serving.lane import SUFFIX, LaneServer, prefix
+from citybrain.serving.lane import LaneServer
+from citybrain.serving.lane_doors import UnixDoor, prefix
+from citybrain.serving.notes import SUFFIX
 from citybrain.serving.wire import (
     Call,
     Departure,
@@ -37,7 +41,7 @@ class Replica:
     """What a replica does with its lane."""
 
     def __init__(self, folder, app="flow.champion.v1", answer=echo):
-        self.lane = LaneServer(folder, app, answer)
+        self.lane = LaneServer(UnixDoor(folder, app), answer)
         self.lane.announce()
 
 
@@ -180,12 +184,11 @@ def test_a_lane_that_breaks_fails_what_was_away_and_a_new_one_is_found(folder):
 
 
 def test_a_name_without_a_replica_behind_it_is_cleared_away(folder):
-    import socket
-
     folder.mkdir(mode=0o700)
     path = folder / f"{prefix('flow.champion.v1')}dead{SUFFIX}"
     dead = socket.socket(socket.AF_UNIX)
-    dead.bind(str(path))
+    with address_of(path) as address:
+        dead.bind(address)
     dead.close()
 
     async def work(lanes):
@@ -201,7 +204,8 @@ def test_bytes_that_are_no_frame_end_that_connection_alone(folder, junk):
 
     async def work(lanes):
         (path,) = folder.iterdir()
-        reader, writer = await asyncio.open_unix_connection(str(path))
+        with address_of(path) as address:
+            reader, writer = await asyncio.open_unix_connection(address)
         writer.write(junk)
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(), 5) == b""
@@ -222,11 +226,60 @@ def test_a_replica_that_sends_no_answer_is_let_go(folder, junk):
 
     async def work(lanes):
         path = folder / f"{prefix('flow.champion.v1')}odd{SUFFIX}"
-        server = await asyncio.start_unix_server(replica, str(path))
+        with address_of(path) as address:
+            server = await asyncio.start_unix_server(replica, address)
         await until(lambda: lanes.idlest("flow.champion.v1"))
         with pytest.raises(FrameLost):
             await lanes.idlest("flow.champion.v1").send([call("1")])
         server.close()
+
+    with_lanes(folder, work)
+
+
+def test_a_folder_may_be_deeper_than_the_address_of_a_socket_is_long(folder, tmp_path):
+    deep = tmp_path / ("x" * 120) / ("y" * 120)
+    deep.mkdir(parents=True)
+    deep.chmod(0o700)
+    replica = Replica(deep / "lanes")
+
+    async def work(lanes):
+        (reply,) = (await lanes.idlest("flow.champion.v1").send([call("fine")])).replies
+        assert reply.body == b"fine"
+        await asyncio.to_thread(replica.lane.withdraw)
+        assert list((deep / "lanes").iterdir()) == []
+
+    with_lanes(deep / "lanes", work)
+
+
+def test_a_name_that_no_socket_can_have_is_said(tmp_path):
+    with pytest.raises(Unavailable, match="too long for a socket"):
+        with address_of(tmp_path / ("z" * 200)):
+            pass
+
+
+def test_a_gateway_that_comes_during_the_goodbye_is_told_and_answered(folder):
+    """It has found the name, and connects when the replica has said goodbye to the others."""
+    replica = Replica(folder)
+    release = threading.Event()
+    admit = replica.lane.door.admit
+
+    def late(connection):
+        release.wait(10)
+        return admit(connection)
+
+    replica.lane.door.admit = late
+
+    async def work(lanes):
+        await lanes.look()
+        lane = lanes.idlest("flow.champion.v1")
+        away = lane.send([call("1")])
+        ending = asyncio.create_task(asyncio.to_thread(replica.lane.withdraw))
+        await until(lambda: not list(folder.iterdir()))
+        await asyncio.sleep(0.05)
+        release.set()
+        assert (await away).replies[0].body == b"1"
+        await until(lambda: lane.gone)
+        await asyncio.wait_for(ending, 5)
 
     with_lanes(folder, work)
 
@@ -239,13 +292,13 @@ def test_a_folder_that_others_can_enter_is_refused(folder):
     folder.rmdir()
     os.symlink("/tmp", folder)
     with pytest.raises(Unavailable, match="entered by others"):
-        LaneServer(folder, "flow.champion.v1", echo)
+        UnixDoor(folder, "flow.champion.v1")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
 def test_another_user_is_not_served(tmp_path, monkeypatch):
     """Even with the folder's mode out of the way."""
-    monkeypatch.setattr("citybrain.serving.lane.private_folder", lambda folder: folder)
+    monkeypatch.setattr("citybrain.serving.lane_doors.private_folder", lambda folder: folder)
     import subprocess
     import sys
     import tempfile
@@ -329,8 +382,8 @@ def test_the_time_that_a_frame_waits_unread_behind_another_is_told(folder, secon
         lane = lanes.idlest("flow.champion.v1")
         first = lane.send([call("1")])
         await asyncio.to_thread(replica.begun.wait)
-        second = lane.send([call("2")])
         began = time.perf_counter()
+        second = lane.send([call("2")])
         await asyncio.sleep(seconds)
         replica.go_on.set()
         assert (await first).waited < 0.05

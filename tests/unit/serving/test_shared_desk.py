@@ -17,7 +17,7 @@ from citybrain.models.package import folder_digest
 from citybrain.serving import shared_desk
 from citybrain.serving.app_status import AppStatus
 from citybrain.serving.errand import Errand
-from citybrain.serving.lane import prefix
+from citybrain.serving.lane_doors import prefix
 from citybrain.serving.replica import ReplicaSpec
 from citybrain.serving.shared import REPORT, Report, SharedApps, SharedModel, Told
 from citybrain.serving.shared_desk import SharedDesk
@@ -232,6 +232,7 @@ def test_the_control_process_sees_each_and_a_new_one_takes_the_list_from_the_rep
     assert heir.drop(world.models[0].spec.app)
     assert not heir.drop("somebody.else.v1")
     assert heir.news() == world.models[1:]
+    world.desk.close()
     heir.statuses(None)  # Ray lost it: nothing is known any more
     assert heir.news() is None
     assert not (world.lanes / REPORT).exists()
