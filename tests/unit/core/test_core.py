@@ -141,7 +141,7 @@ def test_a_home_of_any_length_has_short_sockets_and_tmpdir_has_no_say(tmp_path, 
     monkeypatch.setattr("tempfile.tempdir", None)
     assert [deep.ray, deep.lanes, deep.control_socket, deep.mlflow_socket] == before
     assert Home(tmp_path / ("y" * 150)).ray != deep.ray
-    assert Home(Path("/srv/city")).lanes == Path("/srv/city/run/ray.lanes")
+    assert Home(Path("/srv/city")).lanes == Path("/srv/city/run/lanes")
 
 
 def test_a_long_home_with_no_short_folder_beside_it_is_refused_with_the_length(monkeypatch):
