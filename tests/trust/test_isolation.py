@@ -1,6 +1,7 @@
 """A4, A5, T1, N3: no department meets another's objects, protected words are nobody's to set, origins gain nothing."""
 
 import itertools
+import json
 import random
 import re
 import secrets
@@ -8,14 +9,16 @@ import statistics
 import time
 
 import pytest
+from sqlalchemy import select
 from support_identity import ROLES, SYSTEM, World
 
 from citybrain.core.schemas import NewDepartment
 from citybrain.core.schemas.bills import NewRating
-from citybrain.core.schemas.grants import NewGrantRequest
+from citybrain.core.schemas.grants import NewGrantRequest, NewSuspension
 from citybrain.core.schemas.people import Actor
 from citybrain.platform.api.declared import declared
 from citybrain.platform.policy import POLICY
+from citybrain.storage.audit_tables import AuditRow
 
 THIRD = "parks"
 DEPARTMENTS = ("tourism", "health", THIRD)
@@ -36,6 +39,8 @@ def city(tmp_path_factory):
         things = world.objects[name]
         actor = Actor(key=f"k-{name}", department=name, role="department")
         world.key(name, note=mark)
+        stop = NewSuspension(kind="key", target=things["key"], reason=mark)
+        world.plane.controls.suspend(stop, SYSTEM)
         asked = NewGrantRequest(
             department=name, algorithm=f"{name}-flow", purpose="planning", reason=mark
         )
@@ -117,6 +122,20 @@ def test_a4_another_departments_object_and_none_are_answered_alike(city, full):
     if full:
         assert count >= 5000
         assert apart < 0.05
+
+
+def test_u1_an_act_is_written_down_with_the_address_that_it_came_from(city):
+    client = city.client("10.4.3.2")
+    body = {"kind": "algorithm", "target": "parks-flow", "reason": "a try"}
+    headers = as_key(city, "parks", "developer")
+    made = client.post("/api/v1/suspensions", json=body, headers=headers).json()
+    assert client.delete(f"/api/v1/suspensions/{made['id']}", headers=headers).status_code == 200
+    with city.truths.database.read() as session:
+        newest = session.scalars(select(AuditRow.record).order_by(AuditRow.id.desc()).limit(2))
+        acts = [json.loads(record) for record in newest]
+    assert [act["action"] for act in acts] == ["suspension.lift", "suspension.set"]
+    assert {act["source"] for act in acts} == {"10.4.3.2"}
+    assert {act["department"] for act in acts} == {"parks"}
 
 
 def json_schemas(document):

@@ -107,6 +107,8 @@ class Key(Known):
     scopes: list[str] = []
     networks: list[str] = []
     successor: str = ""
+    source: str = Field(default="", exclude=True)
+    """The address that it is used from, while it is used; kept nowhere with the key."""
 
 
 class IssuedKey(Key):
@@ -158,7 +160,9 @@ class Actor(Known):
     @classmethod
     def of(cls, key: Key) -> Actor:
         """Who acts with this key."""
-        return cls(key=key.id, department=key.department, role=key.role, user=key.user)
+        return cls(
+            key=key.id, department=key.department, role=key.role, user=key.user, source=key.source
+        )  # fmt: skip
 
     @property
     def person(self) -> str:

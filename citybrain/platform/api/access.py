@@ -71,7 +71,8 @@ def key_of(request: Request) -> Key:
         found = _key_of(request)
         request.state.holder = found
         check_place(request, found)
-        request.state.key = found
+        address = request.client.host if request.client else ""
+        request.state.key = found.model_copy(update={"source": address})
     key: Key = request.state.key
     return key
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from citybrain.core.errors import InvalidInput, NotAllowed, RowNotFound
 from citybrain.core.names import Ref
-from citybrain.core.schemas import Actor
+from citybrain.core.schemas import Actor, Key
 from citybrain.core.schemas.grants import (
     Decision,
     Deidentification,
@@ -94,8 +94,23 @@ def withdraw(
 def list_suspensions(
     plane: Plane, actor: Annotated[Actor, may("suspension.read")], *, ended: bool = False
 ) -> list[Suspension]:
-    """What is stopped now, and with `ended` what was."""
-    return plane.controls.suspensions(all_of_them=ended)
+    """What is stopped now, and with `ended` what was; keys, departments and grants to whom they concern."""
+    return seen_suspensions(plane, actor, ended=ended)
+
+
+def seen_suspensions(
+    plane: ControlPlane, who: Actor | Key, *, ended: bool = False
+) -> list[Suspension]:
+    """Algorithms are everybody's to know, the rest is its own people's, the owner's and overseers'."""
+    found, mine = plane.controls.suspensions(all_of_them=ended), whose(who, "grant.read")
+    if not mine:
+        return found
+    own = {mine} | {key.id for key in plane.truths.people.keys(mine)}
+    own |= {
+        grant.id for grant in plane.truths.people.grants()
+        if mine in (grant.department, plane.truths.owners.of("algorithm", grant.algorithm))
+    }  # fmt: skip
+    return [one for one in found if one.kind == "algorithm" or one.target in own]
 
 
 @router.post("/suspensions", status_code=201)

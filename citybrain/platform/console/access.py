@@ -13,7 +13,7 @@ from citybrain.models.package import Manifest
 from citybrain.models.task import open_task
 from citybrain.platform.api.access import Plane, may_key
 from citybrain.platform.api.algorithms import get_algorithm
-from citybrain.platform.api.grants import list_requests
+from citybrain.platform.api.grants import list_requests, seen_suspensions
 from citybrain.platform.console.door import address, pages, scenario_names, show
 from citybrain.platform.console.snippets import Example, curl, python_client
 from citybrain.platform.policy import CALL, CALLERS, allows, covers, reaches, reaches_all, whose
@@ -131,17 +131,11 @@ def _grants(
 def _stops(
     plane: ControlPlane, key: Key, algorithms: dict[str, Algorithm]
 ) -> list[tuple[Suspension, bool]]:
-    """What is stopped now besides grants, and whether the visitor may let it go on.
-
-    Algorithms are everybody's to know; a department or a key only its own people's and overseers'.
-    """
-    own = {key.department} | {one.id for one in plane.truths.people.keys(key.department)}
+    """What is stopped now besides grants, and whether the visitor may let it go on."""
     found = []
-    for one in plane.controls.suspensions():
-        is_algorithm = one.kind == "algorithm"
-        if is_algorithm or (
-            one.kind != "grant" and (not whose(key, "grant.read") or one.target in own)
-        ):
+    for one in seen_suspensions(plane, key):
+        if one.kind != "grant":
+            is_algorithm = one.kind == "algorithm"
             owner = algorithms[one.target].owner if one.target in algorithms else ""
             whole = reaches_all(key, "suspension.set")
             may_lift = whole or (is_algorithm and owner == key.department)
