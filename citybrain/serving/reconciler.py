@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from citybrain.core.error_marks import marked_in
 from citybrain.core.errors import (
@@ -157,10 +158,9 @@ class Reconciler:
             try:
                 needed |= self._one(deployment, status)
             except CityBrainError as error:
-                self._deployments.saw(
-                    deployment.algorithm, deployment.target, state="failed", message=str(error),
-                    version=self._version(deployment),
-                    refused=isinstance(error, UNTRUSTED),
+                self._saw(
+                    deployment, state="failed", message=str(error),
+                    version=self._version(deployment), refused=isinstance(error, UNTRUSTED),
                 )  # fmt: skip
                 needed.add(deployment.running.get("app", ""))
         self._remove(status, needed)
@@ -171,6 +171,12 @@ class Reconciler:
         self._cluster.settle()
         settled = all(d.state in ("running", "failed") for d in self._deployments.all())
         return settled and status.keys() <= needed
+
+    def _saw(self, deployment: Deployment, **seen: Any) -> None:
+        """Write down what was seen of a deployment, unless another is wanted by now."""
+        self._deployments.saw(
+            deployment.algorithm, deployment.target, wanted_at=deployment.wanted_at, **seen
+        )
 
     def _version(self, deployment: Deployment) -> int:
         """The version that a deployment would run, as far as it can be told."""
@@ -186,7 +192,7 @@ class Reconciler:
         if (
             running and running not in status and not composed
         ):  # Ray was restarted; nothing answers there
-            self._deployments.saw(name, target, state="starting", running={})
+            self._saw(deployment, state="starting", running={})
             running = ""
         version = self._catalogue.pointed(Ref(name, target))
         served = self._forms.served(name, version, self._deployments.revision())
@@ -215,7 +221,7 @@ class Reconciler:
                 verify=self._verify, environment=self._environment, gpus=deployment.gpus,
             )  # fmt: skip
             why = str(error) if retried else ""
-            self._deployments.saw(name, target, state="starting", version=version, message=why)
+            self._saw(deployment, state="starting", version=version, message=why)
             attempt = secrets.token_hex(4) if broken else ""
             if deployment.shared:
                 self._cluster.share(spec, attempt)
@@ -228,18 +234,16 @@ class Reconciler:
                 "manifest": served.manifest.model_dump(mode="json"),
                 **({"shared": True} if deployment.shared else {}),
             } if running != app else None  # fmt: skip
-            self._deployments.saw(
-                name, target, state="running", message=seen.note, version=version, running=current
+            self._saw(
+                deployment, state="running", message=seen.note, version=version, running=current
             )
             return {app}
         elif seen.state == "deploying" and SCARCE in seen.message:
-            self._deployments.saw(
-                name, target, state="starting", version=version, message=NO_ROOM + seen.message
-            )
+            self._saw(deployment, state="starting", version=version, message=NO_ROOM + seen.message)
         elif seen.state in ("failed", "running"):
             # Callers of an application that refuses its files are told so; an older one goes on.
-            self._deployments.saw(
-                name, target, state="failed", version=version, refused=refused,
+            self._saw(
+                deployment, state="failed", version=version, refused=refused,
                 message=str(error) if error else plain_reason(seen.message),
                 running={} if refused and running == app else None,
             )  # fmt: skip
@@ -269,9 +273,7 @@ class Reconciler:
             "manifest": served.manifest.model_dump(mode="json"),
             "plan": plan.model_dump(mode="json", exclude_unset=True),
         }  # fmt: skip
-        self._deployments.saw(
-            name, deployment.target, state="running", version=version, running=current
-        )
+        self._saw(deployment, state="running", version=version, running=current)
 
     def _remove(self, status: dict[str, AppStatus], needed: set[str]) -> None:
         moment = time.monotonic()

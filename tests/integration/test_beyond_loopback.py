@@ -31,6 +31,7 @@ LAN = next(
 )
 
 
+@pytest.mark.full
 def test_a_platform_for_other_machines(tmp_path):
     home, ports = Home(tmp_path / "home"), free_ports(2)
     cert, key = make_pair(tmp_path, addresses=("127.0.0.1", *([LAN] if LAN else [])))
@@ -112,6 +113,7 @@ def opens_nothing_else(home, ports):
     assert wide == {("0.0.0.0", ports[0]), ("::", ports[1])}
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not LAN, reason="this machine has no address but loopback")
 def test_without_tls_only_the_named_proxies_come_in(tmp_path):
     site = Site(tmp_path)

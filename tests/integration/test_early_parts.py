@@ -130,10 +130,11 @@ def test_rows_come_one_after_another_long_before_the_last(platform, http, slow):
 
 def test_a_stream_of_tritonclient_gives_parts_to_who_asks(platform, slow):
     answers = queue.Queue()
-    began = time.monotonic()
     x = triton.InferInput("x", [ROWS, 1], "FP32")
     x.set_data_from_numpy(np.arange(1, ROWS + 1, dtype=np.float32)[:, None])
     with triton.InferenceServerClient(platform.grpc) as client:
+        assert client.is_server_live()  # the way there is open before the clock runs
+        began = time.monotonic()
         client.start_stream(
             lambda result, error: answers.put((result, error, time.monotonic() - began)),
             headers={"authorization": f"Bearer {platform.key}"},

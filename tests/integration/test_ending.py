@@ -11,7 +11,7 @@ from support import command, register_doubler, running_platform, wait_for
 
 from citybrain.core.errors import InvalidInput
 
-pytestmark = pytest.mark.platform
+pytestmark = [pytest.mark.platform, pytest.mark.full]
 QUICK = ("doubler@1", [tensor("x", 1.0, 2.0, 3.0)])
 SLOW = ("gauge@1", [tensor("features", 1.0, 1.0)])
 

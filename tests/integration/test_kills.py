@@ -115,6 +115,7 @@ def test_a_killed_process_comes_back_and_the_ledger_is_exact(victim, what):
     wait_for(counted, 60)
 
 
+@pytest.mark.full
 def test_a_job_that_was_killed_in_the_middle_answers_every_row_once(victim, tmp_path):
     with victim.client() as city:
         wait_for(lambda: city.status().ready, 120)  # the test before killed something

@@ -76,7 +76,7 @@ def test_no_operation_answers_5xx_whatever_it_is_sent(plane, api):
     found = schemathesis.openapi.from_dict(document).get_all_operations()
     operations = [one.ok() for one in found]
     assert len(operations) > 60
-    for operation in operations:
+    for operation in operations if FULL else operations[SEED % 2 :: 2]:
         for mode in schemathesis.GenerationMode:
             try:
                 cases = operation.as_strategy(generation_mode=mode)

@@ -118,7 +118,9 @@ def test_every_setting_takes_effect_or_is_refused(world):
     deployments, cluster, reconciler, catalogue = world
     outcomes = Counter()
 
-    @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=1000, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    )
     @given(SAID, st.sampled_from(CAPACITIES), st.sampled_from(["onnx", "onnx", "triton"]))
     def check(said, has, runtime):
         try:

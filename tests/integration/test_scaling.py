@@ -69,6 +69,7 @@ def running(city):
     return found
 
 
+@pytest.mark.full
 def test_replicas_are_added_under_load_and_taken_down_after_it_and_no_call_is_lost(city, platform):
     scaling = Scaling(min_replicas=1, max_replicas=3, up_after=1, down_after=3)
     assert city.deploy("tide", "1", scaling=scaling).state == "running"
@@ -104,6 +105,7 @@ def test_a_deployment_sleeps_and_the_first_callers_wake_it_and_are_all_answered(
         wait_for(lambda: running(city).running_replicas)
 
 
+@pytest.mark.full
 def test_a_job_wakes_what_sleeps_and_keeps_it_awake(city, tmp_path):
     wait_for(lambda: running(city).asleep, seconds=90)
     rows = tmp_path / "rows.jsonl"

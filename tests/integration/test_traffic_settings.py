@@ -77,7 +77,7 @@ def test_every_part_of_a_plan_takes_effect_or_is_refused(city):
     rollouts, outcomes = city.rollouts(), Counter()
 
     @settings(
-        max_examples=250, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=400, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
     )
     @given(PLAN)
     def check(said):

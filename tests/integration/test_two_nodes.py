@@ -22,7 +22,7 @@ from citybrain.serving.gateway.serve_link import ray_address
 from citybrain.serving.lane_far import read_far
 from citybrain.serving.wire import Call
 
-pytestmark = pytest.mark.platform
+pytestmark = [pytest.mark.platform, pytest.mark.full]
 SCRIPT = Path(__file__).parents[1] / "ray_node.py"
 
 

@@ -101,6 +101,15 @@ CHECKS = (
         ("tests/integration/test_leaving.py", "tests/integration/test_ending.py"), 1, "LEAVING_SEED",
     ),
     Check(
+        "nodes and doors", "a replica on a second node of Ray is reached over TLS with certificates both ways; a "
+        "platform for other machines speaks TLS alone, and nothing else listens",
+        ("tests/integration/test_two_nodes.py", "tests/integration/test_beyond_loopback.py"), 1, "NODES_SEED",
+    ),
+    Check(
+        "scaling", "replicas follow the load up, down, to nothing and back: no call is lost",
+        ("tests/integration/test_scaling.py",), 1, "SCALING_SEED",
+    ),
+    Check(
         "races", "32 promoters race for the champion, SQLite and PostgreSQL: 200 rounds a unit over the "
         "records, 200 in four processes, 40 over the API (gate, approval, MLflow): one wins each round, "
         "the others get a conflict, readers always see one champion, history is a line",

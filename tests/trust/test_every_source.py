@@ -1,14 +1,12 @@
 """A model of each source goes in by the client, is deployed, and answers a department by the task API.
 
-`make test` takes one source on the platform that other tests share; `make trust` takes them all, the
-hubs from a local server of the hubs' layout. What the HTTP door answers is what the admitted package
+The hubs are a local server of the hubs' layout. What the HTTP door answers is what the admitted package
 answers in this process; that the package agrees with its source is `test_sources.py`'s.
 """
 
 import functools
 import http.server
 import json
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -22,8 +20,7 @@ from support_models import BUILDERS
 from citybrain.models.predictor import Predictor
 from citybrain.registry.sandbox import Isolation, isolation
 
-pytestmark = pytest.mark.platform
-FULL = "TRUST_FULL" in os.environ
+pytestmark = [pytest.mark.platform, pytest.mark.full]
 CARD = {"owner": "platform", "licence": "Apache-2.0", "domain": "traffic"}
 PICTURES = {"task": "image-classification", "options": {"image_size": 64}}
 
@@ -48,14 +45,8 @@ def hub(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def city(request, tmp_path_factory, hub):
-    """A client of the shared platform, or of one of its own that fetches from the local hub."""
-    if not FULL:
-        platform = request.getfixturevalue("platform")
-        with platform.client() as found:
-            found.home = platform.home
-            yield found
-        return
+def city(tmp_path_factory, hub):
+    """A client of a platform that fetches from the local hub."""
     remote = RemoteModels()
     settings = {
         **{
@@ -253,7 +244,7 @@ SOURCES = {
 PICKLES = {"state-dict", "yolo", "torchvision", "ultralytics"}
 
 
-@pytest.mark.parametrize("source", SOURCES if FULL else ["skops"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_it_goes_in_and_answers(source, city, hub, tmp_path, parity):
     if source in PICKLES and isolation()[0] is Isolation.none:
         pytest.skip(f"no namespaces here: {isolation()[1]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -94,14 +95,16 @@ class Deployments:
     def saw(
         self, algorithm: str, target: str, *, state: str, message: str = "", version: int = 0,
         running: dict[str, Any] | None = None, refused: bool = False,
+        wanted_at: datetime | None = None,
     ) -> None:  # fmt: skip
         """What the reconciler saw; nothing is written when nothing changed.
 
+        `wanted_at`: when that was wanted which was looked at; of what is wanted otherwise since, it says nothing.
         `refused`: its files are not those that somebody vouched for, which the audit must know.
         """
         with self._database.write() as session:
             row = session.get(DeploymentRow, (algorithm, target))
-            if row is None or row.state == "removing":
+            if row is None or row.state == "removing" or wanted_at not in (None, row.wanted_at):
                 return
             seen = (state, message[:4000], version or row.version)
             if running is not None and running != row.running:
