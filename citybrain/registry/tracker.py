@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from citybrain.core.shelf import needs
 
 ARTIFACTS = "artifacts"
 """MLflow's artifacts, beside its file."""
+STALE_SECONDS = 600.0
 OWN = "citybrain/"
 """How the names of the platform's experiments begin."""
 
@@ -28,6 +32,7 @@ def open_client(folder: Path) -> Any:
     put_environment(QUIET_LIBRARIES)
     with needs():
         from mlflow import MlflowClient
+    _make_tables(folder)
     client = MlflowClient(tracking_uri(folder), tracking_uri(folder))
     client.search_registered_models(max_results=1)
     client.search_experiments(max_results=1)  # makes experiment 0
@@ -43,6 +48,30 @@ def open_client(folder: Path) -> Any:
         )
     connection.close()
     return client
+
+
+def _make_tables(folder: Path) -> None:
+    """Put MLflow's file in place whole, tables and all.
+
+    MLflow makes them by some forty migrations; a process that is killed among them leaves a file that
+    no later one can open.
+    """
+    target = folder / "mlflow.db"
+    if target.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in folder.glob(".tables-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            left.unlink(missing_ok=True)
+    fresh = folder / f".tables-{secrets.token_hex(4)}.db"
+    try:
+        store = SqlAlchemyStore(f"sqlite:///{fresh}", (folder / ARTIFACTS / "0").as_uri())
+        store.engine.dispose()
+        with suppress(FileExistsError):  # another process was first, and its file may be in use
+            os.link(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def everything(search: Any) -> list[Any]:

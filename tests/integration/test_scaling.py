@@ -122,5 +122,4 @@ def test_who_cannot_wait_for_a_replica_gets_an_answer_in_time(city):
                   headers={"x-request-timeout-ms": "300"})  # fmt: skip
     assert refused.value.code == "deadline_exceeded"
     assert time.monotonic() - began < 2
-    wait_for(lambda: running(city).running_replicas)  # it was woken all the same
-    assert ask(city) == "ok"
+    assert ask(city) == "ok"  # who can wait wakes it

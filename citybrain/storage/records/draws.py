@@ -49,11 +49,14 @@ class Draws:
     def arms(
         self, algorithm: str, since: datetime, until: datetime | None = None
     ) -> dict[int, Arm]:
-        """What each version did in the whole seconds between two moments."""
+        """What each version did from the second after the first moment to that of the second one.
+
+        At that one a split ended, and nothing is drawn any more.
+        """
         # Of the second in which a step began, nobody knows which calls were before it.
         window = [DrawRow.algorithm == algorithm, DrawRow.second > int(since.timestamp())]
         if until is not None:
-            window.append(DrawRow.second < int(until.timestamp()))
+            window.append(DrawRow.second <= int(until.timestamp()))
         totals = (
             select(DrawRow.version, func.sum(DrawRow.calls), func.sum(DrawRow.failed))
             .where(*window)
