@@ -196,7 +196,9 @@ def logged(flavor):
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(city.status().mlflow)
         told = {"pip_requirements": ["mlflow"]}
-        mlflow.set_experiment("sources")
+        name = f"sources-{flavor}"  # else its artifacts lie where this process stands
+        mlflow.create_experiment(name, artifact_location=(city.home.work / name).as_uri())
+        mlflow.set_experiment(name)
         with mlflow.start_run() as run:
             if flavor == "sklearn":
                 mlflow.sklearn.log_model(model, name="m", serialization_format="skops", **told)
