@@ -28,6 +28,10 @@ class ParityTable:
         begin, end = (f"<!-- {name}: {mark} -->" for mark in ("begin", "end"))
         text = PAGE.read_text(encoding="utf-8")
         assert begin in text
-        table = f"{begin}\n{HEAD}{''.join(sorted(self.rows))}{end}"
+        between = text.partition(begin)[2].partition(end)[0].splitlines(keepends=True)
+        # Of sources that were not asked this time (`-k`), the row from before stays.
+        rows = {row.split("|")[1]: row for row in [*between, *self.rows] if row.startswith("| ")}
+        rows.pop(HEAD.split("|")[1], None)
+        table = f"{begin}\n{HEAD}{''.join(rows[source] for source in sorted(rows))}{end}"
         pattern = re.escape(begin) + r".*?" + re.escape(end)
         PAGE.write_text(re.sub(pattern, lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
