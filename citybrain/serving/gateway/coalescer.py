@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,6 +43,8 @@ Settle = Callable[[list["Waiting"], list[Reply]], None]
 FRAMES_PER_REPLICA = 2
 LOOK_SECONDS = 0.2
 """Until callers that hung up are noticed who wait for a frame that is away."""
+SWEEP_SECONDS = 0.05
+"""Between two looks through a full line for callers that hung up."""
 HELD_SECONDS = 5.0
 """How long a frame that was asked back may hold its place."""
 
@@ -139,6 +141,7 @@ class Coalescer:
         self._queue: FairQueue[Waiting] = FairQueue(most, each, room)
         self._pace = Pace()
         self._frames = 0
+        self._swept = 0.0
         self._replicas = replicas
         self._scheduled = False
         self._tasks: set[asyncio.Future[Served]] = set()
@@ -151,7 +154,7 @@ class Coalescer:
     def submit(self, waiting: Waiting) -> None:
         """Queue a call; Overloaded when too many wait already."""
         try:
-            gone = self._queue.push(waiting)
+            gone = self._push(waiting)
         except Overloaded as error:
             self._pace.tell(error, len(self._queue), self._frames)
             raise
@@ -166,6 +169,20 @@ class Coalescer:
             # At the end of this turn of the loop: what else arrived in it shares the frame.
             self._scheduled = True
             loop.call_soon(self._flush)
+
+    def _push(self, waiting: Waiting) -> Sequence[Waiting]:
+        try:
+            return self._queue.push(waiting)
+        except Overloaded:
+            moment = time.perf_counter()
+            if moment - self._swept < SWEEP_SECONDS:
+                raise
+            self._swept = moment  # a place of a caller that hung up is free
+            if not (ended := self._queue.sweep(lambda one: one.left_alone)):
+                raise
+            open_ones = [one for one in ended if not one.settled]
+            self._finish(open_ones, [endings.hung_up()] * len(open_ones))
+            return self._queue.push(waiting)
 
     def _expire(self, waiting: Waiting) -> None:
         """Answer at the deadline, wherever the call is; its frame settles it no second time."""

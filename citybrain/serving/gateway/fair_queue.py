@@ -12,7 +12,7 @@ the last quarter is the others', by the same rule.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from citybrain.core.errors import Overloaded
@@ -141,6 +141,22 @@ class FairQueue(Generic[Item]):
             (self._urgent if item.urgent else self._others).turns.remove(line)
         self._left(item, line, item.size)
         return item
+
+    def sweep(self, over: Callable[[Item], bool]) -> list[Item]:
+        """Take out all calls that are `over` already, wherever they stand."""
+        found: list[Item] = []
+        for turns in (self._urgent, self._others):
+            for line in list(turns.turns):
+                calls, line.calls = line.calls, deque()
+                for item in calls:
+                    if over(item):
+                        self._left(item, line, item.size)
+                        found.append(item)
+                    else:
+                        line.calls.append(item)
+                if not line.calls:
+                    turns.turns.remove(line)
+        return found
 
     def take(self, room: float) -> Item | None:
         """Let the next one go, if it takes no more than so many bytes."""

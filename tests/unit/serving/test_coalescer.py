@@ -214,6 +214,34 @@ def test_a_caller_that_hung_up_frees_its_place():
     assert sorted(reply.code for reply in ends) == ["", "", "", "cancelled", "cancelled"]
 
 
+def test_a_line_full_of_callers_that_hung_up_refuses_nobody():
+    frames, ends = [], []
+
+    async def slow(calls):
+        frames.append([c.request_id for c in calls])
+        await asyncio.sleep(0.05)
+        return Served([Reply(c.body, -1, 1, "", "") for c in calls])
+
+    def settle(frame, replies):
+        ends.extend((w.call.request_id, r.code) for w, r in zip(frame, replies, strict=True))
+
+    async def go():
+        settings = ServingSettings(max_frame_calls=1, max_queued=4, max_queued_department=4)
+        coalescer = Coalescer(slow, settle, settings)
+        first = [submit(coalescer, str(n)) for n in range(2)]
+        await asyncio.sleep(0.01)
+        gone = [submit(coalescer, f"gone{n}") for n in range(3)]
+        stays = submit(coalescer, "stays")
+        for future in gone:
+            future.cancel()
+        last = submit(coalescer, "last"), submit(coalescer, "too")
+        await asyncio.gather(*first, stays, *last)
+
+    asyncio.run(go())
+    assert [end for end in ends if end[1]] == [(f"gone{n}", "cancelled") for n in range(3)]
+    assert frames == [["0"], ["1"], ["stays"], ["last"], ["too"]]
+
+
 def test_a_reply_tells_where_its_time_went():
     async def send(calls):
         await asyncio.sleep(0.02)

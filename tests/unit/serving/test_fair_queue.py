@@ -47,6 +47,24 @@ def test_departments_take_turns_and_each_keeps_its_order():
         assert numbers == sorted(numbers)
 
 
+def test_what_is_swept_out_gives_back_its_room_and_the_others_keep_their_order():
+    room = WaitingRoom(1 << 30)
+    queue = line(100, 100, room)
+    for number in range(30):
+        queue.push(Item(f"d{number % 3}", urgent=number % 5 == 0, number=number, size=number))
+    out = queue.sweep(lambda item: item.number % 2 or item.department == "d0")
+    left = [number for number in range(30) if number % 2 == 0 and number % 3]
+    assert sorted(item.number for item in out) == sorted(set(range(30)) - set(left))
+    assert (len(queue), room.used) == (len(left), sum(left))
+    assert room.urgent == sum(number for number in left if number % 5 == 0)
+    order = [queue.take(1 << 20) for _ in range(len(left))]
+    for department in ("d1", "d2"):
+        numbers = [i.number for i in order if i.department == department and not i.urgent]
+        assert numbers == sorted(numbers)
+    assert queue.take(1) is None
+    assert (len(queue), room.used, room.urgent) == (0, 0, 0)
+
+
 def test_emergencies_go_first_and_starve_nobody():
     queue = line(1000, 1000)
     for number in range(40):
