@@ -55,10 +55,14 @@ def write_rows(session: Session, records: list[Settled]) -> None:
 
 
 def _row(r: Settled, at: datetime | str) -> tuple[Any, ...]:
-    state = "SERVED" if r.status == 200 else "FAILED"
+    (
+        request_id, _, key, department, algorithm, purpose, door, version, status, rows, micros,
+        _, work, calls, _, _, _, _, _, unit, amount, scenario,
+    ) = r  # fmt: skip
+    state = "SERVED" if status == 200 else "FAILED"
     return (
-        r.request_id, at, r.key, r.department, r.algorithm, r.version, r.purpose, r.door, state,
-        r.status, r.rows, r.micros, r.unit, r.amount, r.own_work, r.scenario,
+        request_id, at, key, department, algorithm, version, purpose, door, state, status, rows,
+        micros, unit, amount, work // (calls or 1), scenario,
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def test_a_developer_elsewhere_logs_registers_downloads_and_it_is_served(platfor
     assert logged["same"]
     with platform.client() as city:
         for name in NAMES:
-            version = wait_for(lambda n=name: city.version(n, "challenger"), 120, 1.0)
+            version = wait_for(lambda n=name: city.version(n, "challenger"), 300, 1.0)
             assert (version.problem, version.source) == ("", "mlflow"), name
             assert city.algorithm(name).algorithm.owner == "far-away"
             acts = {e.action: e for e in platform.audit(500) if e.object == f"{name}@1"}

@@ -20,7 +20,7 @@ from citybrain.core.schemas.quotas import Quota
 from citybrain.serving.metering.book import MICRO, journal_key
 from citybrain.serving.metering.kept_book import KeptBook
 from citybrain.storage.database import Database
-from citybrain.storage.journal import Settled, journals, read_range
+from citybrain.storage.journal import journals, read_range
 from citybrain.storage.records.quotas import Quotas
 from citybrain.storage.records.used import UsedDay, used_since
 
@@ -61,8 +61,7 @@ class JournalSums:
         """The sums of all whole lines before this byte."""
         begin, end = sorted((self._position, position))
         sign = 1 if position > self._position else -1
-        for line in read_range(self._path, begin, end):
-            call = Settled(*line[1:])
+        for call in read_range(self._path, begin, end):
             if call.status == 200:
                 day = f"{datetime.fromtimestamp(call.at_ms / 1e3, self._zone):%Y-%m-%d}"
                 whose = (call.department, call.algorithm, call.unit, day)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from citybrain.core.schemas import UsageLine, UsageMinute
@@ -21,6 +22,7 @@ from citybrain.storage.journal import (
     Settled,
     is_finished,
     journals,
+    read_calls,
     read_from,
 )
 from citybrain.storage.ledger_rows import void_row, write_rows
@@ -90,9 +92,7 @@ class Usage:
             if mark is None:
                 mark = JournalRow(file=path.name, offset=0)
                 session.add(mark)
-            lines, mark.offset = read_from(path, mark.offset, kinds="SR")
-            settled = [Settled(*line[1:]) for line in lines if line[0] == "S"]
-            refused = [Refusal(*line[1:]) for line in lines if line[0] == "R"]
+            settled, refused, mark.offset = read_calls(path, mark.offset)
             fresh = self._fold(session, settled)
             count_full(session, refused)
             offset = mark.offset
@@ -103,9 +103,24 @@ class Usage:
         return len(settled)
 
     def _fold(self, session: Session, settled: list[Settled]) -> list[Settled]:
+        fresh = {record.request_id: record for record in settled}
+        if not fresh:
+            return []
+        try:
+            with session.begin_nested():
+                write_rows(session, list(fresh.values()))
+        except IntegrityError:  # some are known: a call that was made again, or counted as lost
+            fresh = self._unknown(session, fresh)
+            write_rows(session, list(fresh.values()))
+        self._count(session, list(fresh.values()))
+        count_draws(session, fresh.values())
+        return list(fresh.values())
+
+    def _unknown(self, session: Session, settled: dict[str, Settled]) -> dict[str, Settled]:
+        """Those that have no row yet; a VOID row makes way for its answer."""
         fresh: dict[str, Settled] = {}
         for start in range(0, len(settled), CHUNK):
-            chunk = {record.request_id: record for record in settled[start : start + CHUNK]}
+            chunk = dict(list(settled.items())[start : start + CHUNK])
             asked = select(RequestRow.request_id, RequestRow.state)
             found = session.execute(asked.where(RequestRow.request_id.in_(chunk)))
             known: dict[str, str] = {row.request_id: row.state for row in found}
@@ -113,11 +128,7 @@ class Usage:
             if void:  # its journal was finished while the answer went into the next one
                 session.execute(delete(RequestRow).where(RequestRow.request_id.in_(void)))
             fresh |= {key: r for key, r in chunk.items() if known.get(key, "VOID") == "VOID"}
-        if fresh:
-            write_rows(session, list(fresh.values()))
-            self._count(session, list(fresh.values()))
-            count_draws(session, fresh.values())
-        return list(fresh.values())
+        return fresh
 
     def _count(self, session: Session, records: list[Settled]) -> None:
         names: dict[int, str] = {}
@@ -125,24 +136,33 @@ class Usage:
         minutes: dict[tuple[int, str], list[Any]] = defaultdict(
             lambda: [0, 0, [0] * (len(BUCKETS) + 1)]
         )
+        alike: dict[tuple[int, str, str, int, bool, bool, str], list[Settled]] = defaultdict(list)
         for r in records:
-            quarter = r.at_ms // 900_000  # no time zone changes its day within a quarter of an hour
+            alike[
+                r.at_ms // 60_000, r.department, r.algorithm, r.version, r.status == 200,
+                r.door == JOB, r.unit,
+            ].append(r)  # fmt: skip
+        for (at, department, algorithm, number, answered, job, unit), some in alike.items():
+            quarter = at // 15  # no time zone changes its day within a quarter of an hour
             if quarter not in names:
                 names[quarter] = f"{datetime.fromtimestamp(quarter * 900, self._zone):%Y-%m-%d}"
-            day = days[names[quarter], r.department, r.algorithm, str(r.version)]
-            failed = int(r.status != 200)
-            for slot, amount in enumerate((1, failed, 0 if failed else r.rows, r.micros)):
-                day[slot] += amount
-            if not failed:
-                day[4] += r.amount
-                day[5] += r.own_work
-                day[6] = r.unit
-            if r.door == JOB:  # minutes tell how callers are served, and nobody waits for a chunk
+            day = days[names[quarter], department, algorithm, str(number)]
+            day[0] += len(some)
+            day[3] += sum([r.micros for r in some])
+            if answered:
+                day[2] += sum([r.rows for r in some])
+                day[4] += sum([r.amount for r in some])
+                day[5] += sum([r.own_work for r in some])
+                day[6] = unit
+            else:
+                day[1] += len(some)
+            if job:  # minutes tell how callers are served, and nobody waits for a chunk
                 continue
-            minute = minutes[r.at_ms // 60_000, r.algorithm]
-            minute[0] += 1
-            minute[1] += failed
-            minute[2][bisect_left(BUCKETS, r.micros / 1000)] += 1
+            minute = minutes[at, algorithm]
+            minute[0] += len(some)
+            minute[1] += 0 if answered else len(some)
+            for r in some:
+                minute[2][bisect_left(BUCKETS, r.micros / 1000)] += 1
         for (name, department, algorithm, version), values in days.items():
             key = (name, department, algorithm, int(version))
             row = session.get(UsageDayRow, key)

@@ -148,9 +148,9 @@ def test_a_long_stretch_of_admitted_lines_hides_no_settled_one(usage, folder, mo
     from citybrain.storage.records import usage as module
 
     def small(path, offset, **options):
-        return journal.read_from(path, offset, **{"limit": 400, **options})
+        return journal.read_calls(path, offset, **{"limit": 400, **options})
 
-    monkeypatch.setattr(module, "read_from", small)
+    monkeypatch.setattr(module, "read_calls", small)
     writer = JournalWriter(folder)
     for n in range(20):
         writer.admit(admitted(n))
