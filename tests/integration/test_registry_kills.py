@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,26 +23,35 @@ KILLS = 25 if FULL else 2
 WORKER = Path(__file__).parents[1] / "registry_worker.py"
 
 
-def killed(home, work, moment):
-    """Let a worker act, kill it at a moment after its start; the acts that it acknowledged."""
-    worker = subprocess.Popen(
-        [sys.executable, str(WORKER), str(home), str(work)], stdout=subprocess.PIPE, text=True
-    )
-    timer = None
-    acts = []
+@contextmanager
+def forking(home, work):
+    """A process that begins a worker for each line."""
+    parent = subprocess.Popen(
+        [sys.executable, str(WORKER), str(home), str(work)], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
     try:
-        for line in worker.stdout:
-            if not line.endswith("\n"):
-                break  # torn by the kill: not an acknowledgement
-            acts.append(json.loads(line))
-            if acts[-1]["act"] == "started":
-                timer = threading.Timer(moment, os.kill, (worker.pid, signal.SIGKILL))
-                timer.start()
+        yield parent
     finally:
-        worker.kill()
-        worker.wait()
-        if timer:
-            timer.cancel()
+        parent.kill()
+        parent.communicate()
+
+
+def killed(parent, moment):
+    """Let a worker act, kill it at a moment after its start; the acts that it acknowledged."""
+    parent.stdin.write("\n")
+    parent.stdin.flush()
+    acts = []
+    for line in parent.stdout:
+        if line == "\n":
+            break
+        try:
+            acts.append(json.loads(line))
+        except ValueError:
+            break  # torn by the kill: not an acknowledgement
+        if acts[-1]["act"] == "started":
+            kill = (acts[-1]["pid"], signal.SIGKILL)
+            threading.Timer(moment, os.kill, kill).start()
     assert acts, "the worker did not start on the home that the last kill left"
     return acts[1:]
 
@@ -50,8 +60,9 @@ def test_acknowledged_acts_survive_kills_and_nothing_is_half_done(tmp_path):
     chance = random.Random(SEED)
     home = tmp_path / "home"
     acts = []
-    for _ in range(KILLS):
-        acts += killed(home, tmp_path / "work", chance.uniform(0.05, 2.5))
+    with forking(home, tmp_path / "work") as parent:
+        for _ in range(KILLS):
+            acts += killed(parent, chance.uniform(0.05, 2.5))
     plane = build(Settings(home=home))
     began = time.monotonic()
     plane.projection.run()
