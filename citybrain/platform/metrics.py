@@ -24,7 +24,7 @@ from citybrain.storage.records.usage import JOB
 SECONDS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
-FRAMES = (1, 2, 4, 8, 16, 32, 64)
+FRAMES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 WHOSE = ("algorithm", "version", "department")
 OTHER = "other"
 MOST_SERIES, MOST_REST = 1000, 200
@@ -44,7 +44,7 @@ class _Histogram:
     """Counts of one series, and the sum of what was counted."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
+        self._bounds = np.array(bounds)
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
@@ -58,7 +58,7 @@ class _Histogram:
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bounds with how many lie below them, as the exposition format wants them."""
         found, total = [], 0
-        for bound, count in zip([*map(float, self._bounds), "+Inf"], self._counts, strict=True):
+        for bound, count in zip([*self._bounds.tolist(), "+Inf"], self._counts, strict=True):
             total += count
             found.append((str(bound), float(total)))
         return found

@@ -82,6 +82,7 @@ def beside(plane, rate, small):
         return flooding.result(), *found
 
 
+@pytest.mark.full
 def test_others_and_emergencies_do_not_notice_a_department_that_floods(plane):
     """It asks for ten times of what can be served; they ask for a tenth each."""
     full = asyncio.run(capacity(plane))

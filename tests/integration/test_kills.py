@@ -86,7 +86,11 @@ def serves(load):
     return wait_for(lambda: len(load.answered) > before + 20, 120)
 
 
-@pytest.mark.parametrize("what", ["gateway-1", "gateway-2", "replica", "control", "head"])
+@pytest.mark.parametrize(
+    "what",
+    ["gateway-1", "replica", "control"]
+    + [pytest.param(what, marks=pytest.mark.full) for what in ("gateway-2", "head")],
+)
 def test_a_killed_process_comes_back_and_the_ledger_is_exact(victim, what):
     """Answers = rows in the ledger, each once, whatever was killed in the middle."""
     with Load(victim) as load:

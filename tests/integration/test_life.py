@@ -350,6 +350,7 @@ def test_one_flipped_byte_and_the_version_does_not_start_and_says_why(platform, 
         assert "did not start" in " ".join(shown.split())
 
 
+@pytest.mark.full
 def test_one_flipped_byte_under_a_running_replica_stops_it_until_the_file_is_back(
     platform, doubler
 ):

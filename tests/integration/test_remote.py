@@ -474,6 +474,7 @@ class TestOnAPlatform:
                 remote_models.start()
             assert wait_for(lambda: city.predict("far-sum@1", item), 15)["results"]
 
+    @pytest.mark.full
     def test_what_starts_while_the_server_is_silent_runs_when_it_is_back(
         self, deployed, remote_models
     ):

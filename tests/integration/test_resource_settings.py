@@ -1,5 +1,6 @@
 """Every setting of a deployment's replicas reaches Ray Serve, or is refused with its reason."""
 
+import os
 from collections import Counter
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from citybrain.serving.scaling import by_load
 from citybrain.storage.database import Database
 from citybrain.storage.records.deployments import Deployments
 
+FULL = "TRUST_FULL" in os.environ
 ADMIN = Actor(key="k1", department="platform", role="admin")
 GOOD, BAD = st.floats(1, 3600), st.one_of(st.sampled_from([-1.0, 0.0, 1e9]), st.floats())
 SECONDS = st.one_of(GOOD, GOOD, GOOD, BAD)
@@ -119,7 +121,10 @@ def test_every_setting_takes_effect_or_is_refused(world):
     outcomes = Counter()
 
     @settings(
-        max_examples=1000, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=1000 if FULL else 300,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     @given(SAID, st.sampled_from(CAPACITIES), st.sampled_from(["onnx", "onnx", "triton"]))
     def check(said, has, runtime):
@@ -184,7 +189,7 @@ def test_every_setting_takes_effect_or_is_refused(world):
 
     check()
     kinds = ("refused", "refused here", "fixed", "range", "shared", "cpus", "gpus")
-    assert min(outcomes[kind] for kind in kinds) >= 8, outcomes
+    assert min(outcomes[kind] for kind in kinds) >= (8 if FULL else 2), outcomes
 
 
 @pytest.mark.parametrize("runtime", ["pipeline", "triton"])

@@ -156,6 +156,7 @@ def test_one_whose_files_change_is_closed_alone_until_they_are_back(city, platfo
     wait_for(lambda: isinstance(ask(city, "sluice"), tuple))
 
 
+@pytest.mark.full
 def test_a_killed_replica_comes_back_with_all_of_them_and_nobody_is_lost(city, platform):
     (victim,) = shared_replicas(platform)
     with Callers(platform, NAMES) as callers:

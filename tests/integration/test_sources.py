@@ -103,6 +103,7 @@ def test_a_graph_from_skl2onnx_passes_its_own_tensors_through(iris, tmp_path):
     assert "Scaler" in report["examined"]["graph"]["operators"]
 
 
+@pytest.mark.full
 def test_an_exported_torch_program(network, tmp_path):
     import torch
 
@@ -170,6 +171,7 @@ def test_a_transformers_folder_tells_its_task_and_options(family, tmp_path):
 
 
 @needs_namespaces
+@pytest.mark.full
 def test_weights_alone_with_an_architecture_of_torchvision(tmp_path):
     import torch
     import torchvision
@@ -388,6 +390,7 @@ def test_an_mlflow_model_of_onnx_whose_pyfunc_only_wraps_it(logged, iris, tmp_pa
     np.testing.assert_allclose(found, model.predict_proba(table.head(3)), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.full
 def test_an_mlflow_model_of_torch_is_an_exported_program(logged, numbers, tmp_path):
     import torch
 
@@ -408,6 +411,7 @@ def test_an_mlflow_model_of_torch_that_is_a_pickle_is_refused_with_the_safe_way(
     assert "serialization_format='pt2', input_example=" in refused.value.hint
 
 
+@pytest.mark.full
 def test_an_mlflow_model_of_transformers(logged, words, tmp_path):
     predictor, report = from_mlflow(logged, "transformers", tmp_path)
     assert report["kind"] == "mlflow transformers"
@@ -560,6 +564,7 @@ def test_a_folder_of_a_hub_is_fetched_without_its_pickles(hub, tmp_path):
         fetch("hf:org/absent", tmp_path / "w3", None, settings)
 
 
+@pytest.mark.full
 def test_weights_of_torchvision_and_ultralytics_are_fetched_by_name(hub, tmp_path):
     from torchvision.models import get_model_weights
 

@@ -13,7 +13,9 @@ from citybrain.registry.tracker import open_client
 MAKE = "import sys; from pathlib import Path; from citybrain.registry.tracker import open_client; open_client(Path(sys.argv[1]))"
 
 
-@pytest.mark.parametrize("late", [0.0, 0.15, 0.6])
+@pytest.mark.parametrize(
+    "late", [0.15] + [pytest.param(late, marks=pytest.mark.full) for late in (0.0, 0.6)]
+)
 def test_a_kill_among_the_migrations_leaves_nothing_behind_that_hinders(tmp_path, late):
     maker = subprocess.Popen([sys.executable, "-P", "-c", MAKE, str(tmp_path)])
     deadline = time.monotonic() + 120

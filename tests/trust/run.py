@@ -96,6 +96,16 @@ CHECKS = (
         ("tests/trust/test_remote_servers.py",), 1, "REMOTE_SEED",
     ),
     Check(
+        "changes beneath", "files that change under a running replica, a model's server that is silent, a "
+        "killed replica of many models, kills while tables are made, 1,000 settings of deployments: said, "
+        "refused or put right",
+        (
+            "tests/integration/test_life.py", "tests/integration/test_remote.py",
+            "tests/integration/test_shared.py", "tests/integration/test_tracker.py",
+            "tests/integration/test_resource_settings.py",
+        ), 1, "CHANGES_SEED",
+    ),
+    Check(
         "leaving", "gateways that end or are started anew, and the platform that stops, under load: every call "
         "is answered or refused, and the ledger says the same",
         ("tests/integration/test_leaving.py", "tests/integration/test_ending.py"), 1, "LEAVING_SEED",
