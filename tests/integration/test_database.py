@@ -168,7 +168,7 @@ def test_racing_promoters_and_approvers_over_the_api_get_a_conflict_when_they_lo
     """The whole way: gate, question, approval, MLflow. Rounds take turns between both rules."""
     shutil.copytree(fresh_home, tmp_path / "home")
     world = World(tmp_path / "home", database_url=database.url)
-    rounds, racers = 40 if FULL else 2, 32 if FULL else 5
+    rounds, racers = 8 if FULL else 2, 32 if FULL else 5
     versions = [world.register(tmp_path) for _ in range(racers + 1)]
     for version in versions:
         world.examined(version)
@@ -200,7 +200,7 @@ def test_racing_promoters_and_approvers_over_the_api_get_a_conflict_when_they_lo
 
 
 def test_racing_promoters_in_several_processes_win_one_at_a_time(database):
-    history, rounds, processes = History(database), 200 if FULL else 5, 4 if FULL else 2
+    history, rounds, processes = History(database), 40 if FULL else 5, 4 if FULL else 2
     racers = 8 if FULL else 4
     champion = history.move("flow", "champion", 1, expected=0, reason="first", actor=ADMIN).version
     others = [

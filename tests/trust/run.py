@@ -121,7 +121,7 @@ CHECKS = (
     ),
     Check(
         "races", "32 promoters race for the champion, SQLite and PostgreSQL: 200 rounds a unit over the "
-        "records, 200 in four processes, 40 over the API (gate, approval, MLflow): one wins each round, "
+        "records, 40 in four processes, 8 over the API (gate, approval, MLflow): one wins each round, "
         "the others get a conflict, readers always see one champion, history is a line",
         ("tests/integration/test_database.py", "-k", "racing"), 5, "RACE_SEED",
     ),

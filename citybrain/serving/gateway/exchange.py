@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 Pairs = tuple[tuple[bytes, bytes], ...]
 PLAIN = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-    b"x-request-id: %s\r\nx-data-level: %s\r\nserver-timing: %s\r\n\r\n"
+    b"x-request-id: %s\r\nx-data-level: %s\r\nserver-timing: %s\r\n%s\r\n"
 )
 """The head of nearly every answer."""
+LINE = b"%s: %s\r\n"
 
 
 class Connection(Protocol):
@@ -79,11 +80,12 @@ class Exchange:
         try:
             if reply.code:
                 self.fail(error_from(reply.code, reply.body.decode(), reply.hint))
-            elif reply.header_length < 0 and self.keep_alive and not (
-                route.headers or waiting.headers
-            ):  # fmt: skip
-                body, level = reply.body, waiting.level.encode()
-                head = PLAIN % (len(body), self.request_id.encode(), level, waiting.timing())
+            elif reply.header_length < 0 and self.keep_alive:
+                more = b"".join([LINE % pair for pair in (*waiting.headers, *route.headers)])
+                body, timing = reply.body, waiting.timing()
+                head = PLAIN % (
+                    len(body), self.request_id.encode(), waiting.level.encode(), timing, more,
+                )  # fmt: skip
                 self.connection.write_answer(self, head, body)
             else:
                 self.succeed(
@@ -111,7 +113,7 @@ class Exchange:
         self._write(status_of(error), headers, problem_body(error, self.request_id))
 
     def _write(self, status: int, headers: Pairs, body: bytes) -> None:
-        lines = [b"%s: %s\r\n" % header for header in headers]
+        lines = [LINE % header for header in headers]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         head = b"%scontent-length: %d\r\n%s\r\n" % (STATUS_LINE[status], len(body), b"".join(lines))
