@@ -28,6 +28,8 @@ class Recipe(ABC):
     summary: ClassVar[str]
     budget: ClassVar[float]
     """Seconds of training on two cores that the starter needs."""
+    patience = 1.0
+    """How many times as long as planned the steps may take, on a machine that is slower or busy."""
     settable: ClassVar[tuple[str, ...]] = ()
     """Attributes that `train --set name=value` may change, numbers or texts."""
 
@@ -55,8 +57,8 @@ class Recipe(ABC):
     ) -> dict[str, float]:
         """Train on data in the task's format and write a package folder at `out`.
 
-        Splits a validation part off by itself; stops within the budget (seconds); returns the
-        validation metrics. BadData names the first bad line of the data.
+        Splits a validation part off by itself; plans its steps for the budget (seconds), and stops when
+        that is over `patience` times; returns the validation metrics. BadData names the first bad line of the data.
         """
 
     def network(self, options: dict[str, Any]) -> nn.Module:

@@ -119,12 +119,13 @@ class NgramTeacher:
 
 @dataclass
 class Course:
-    """What to learn from, and when to be ready (`monotonic` seconds)."""
+    """What to learn from, the seconds that the steps are planned for, and when to be ready (`monotonic`)."""
 
     texts: Sequence[str]
     truth: Array
     classes: int
     seed: int
+    seconds: float
     deadline: float
 
 
@@ -138,11 +139,11 @@ def fit(network: Any, tokenizer: Any, course: Course, progress: Progress) -> Any
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     began = monotonic()
-    seconds = max(0.1, course.deadline - began)
+    seconds, left = course.seconds, max(0.1, course.deadline - began)
     rng = np.random.default_rng([course.seed, 5])
     teacher = None
     if min(len(course.texts), TEACHER_TEXTS) / TEACHER_RATE < seconds / 2:
-        teacher = NgramTeacher(course.texts, course.truth, course.seed, seconds / 4)
+        teacher = NgramTeacher(course.texts, course.truth, course.seed, left / 4)
         _start_from(teacher, network, tokenizer, course)
     network = network.to(device).train()
     weights = list(network.parameters())
@@ -156,7 +157,7 @@ def fit(network: Any, tokenizer: Any, course: Course, progress: Progress) -> Any
         texts, targets = _lesson(course, teacher, rng)
         ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
         for batch in _batches(ids, rng):
-            clock = (monotonic() - began) / seconds
+            clock = (monotonic() - began) / left
             # The first steps are slow everywhere; only a real delay hands over to the clock.
             share = max(step / steps, clock if clock > 0.5 else 0.0)
             if share >= 1.0:

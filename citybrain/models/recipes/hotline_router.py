@@ -73,7 +73,9 @@ class HotlineRouter(Recipe):
         progress(0.02, "training the tokenizer")
         tokenizer = train_tokenizer(known, MAX_LENGTH)
         # A tenth of the budget is left for calibration and writing.
-        course = Course(known, truth[~held], len(labels), seed, began + 0.9 * budget)
+        seconds = 0.9 * budget
+        deadline = began + self.patience * seconds
+        course = Course(known, truth[~held], len(labels), seed, seconds, deadline)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = new_encoder(tokenizer.get_vocab_size(), labels, MAX_LENGTH)

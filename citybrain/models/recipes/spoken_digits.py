@@ -94,7 +94,8 @@ class SpokenDigits(Recipe):
             examples = Examples(said if half else learn, tokens, self.sample_rate, self.n_mels)
             if extra:
                 examples.mix(extra, self.mixed_share)
-            left = 0.94 * budget - 0.5 - (monotonic() - began)  # the rest is for the package
+            # What is left of the budget is for the package.
+            left = self.patience * (0.94 * budget - 0.5) - (monotonic() - began)
             plan = Plan(
                 max(20, int(share * budget * STEPS_A_SECOND)),
                 max(0.5, left * share / sum(halves[half:])), seed + half,

@@ -68,7 +68,7 @@ class TrafficFlow(Recipe):
         plan = Plan(
             context, self.horizon, QUANTILES, shortest=min(12, context),
             steps=_steps(budget, len(train.origins)),
-            deadline=began + 0.9 * budget - 0.5, seed=seed,  # the rest is for the package
+            deadline=began + self.patience * (0.9 * budget - 0.5), seed=seed,  # the rest is for the package
         )  # fmt: skip
         network, answer, truth = fit(
             train, check, plan, lambda share, what: progress(0.05 + 0.9 * share, what)

@@ -99,7 +99,7 @@ class VehicleDetector(Recipe):
                 image_size=size,
                 epochs=epochs,
                 batch=BATCH,
-                seconds=budget * 0.97 - (time.monotonic() - started),
+                seconds=self.patience * budget * 0.97 - (time.monotonic() - started),
                 seed=seed,
                 # Few pictures seen often need more variety than they bring themselves.
                 mosaic=0.5 if epochs > 12 else 0.0,

@@ -53,7 +53,10 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models.")] = 0,
-    budget: Annotated[float | None, typer.Option(help="Seconds; nothing: the recipe's.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds; nothing: the recipe's steps, however slow the machine."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Keep the package here, too.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="name=value of the recipe; repeat for more.")

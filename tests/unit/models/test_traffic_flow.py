@@ -114,6 +114,14 @@ def test_equal_seeds_train_equal_weights(tmp_path: Path, monkeypatch: pytest.Mon
         recipe.train(data, tmp_path / name, seed=2, budget=60.0, progress=quiet)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] == weights[1]
+    # As many steps planned for a hundredth of the time, on a machine that takes longer.
+    monkeypatch.setattr("citybrain.models.recipes.traffic_flow.STEPS_A_SECOND", 100)
+    recipe.patience = 1000.0
+    recipe.train(data, tmp_path / "slow", seed=2, budget=0.6, progress=quiet)
+    assert (tmp_path / "slow" / "model.safetensors").read_bytes() == weights[0]
+    recipe.patience = 1.0
+    recipe.train(data, tmp_path / "cut", seed=2, budget=0.6, progress=quiet)
+    assert (tmp_path / "cut" / "model.safetensors").read_bytes() != weights[0]
 
 
 def test_other_horizons_contexts_and_files_without_times(tmp_path: Path) -> None:
