@@ -108,14 +108,14 @@ def test_a_trained_package_beats_the_last_value_on_other_sensors(
 
 def test_equal_seeds_train_equal_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small(monkeypatch)
-    monkeypatch.setattr("citybrain.models.recipes.traffic_flow.STEPS_A_SECOND", 1)
+    monkeypatch.setattr("citybrain.models.recipes.traffic_flow.STEPS_A_SECOND", 3)
     data = recipe.generate(tmp_path / "data", seed=1, part="train")
     for name in ("a", "b"):
         recipe.train(data, tmp_path / name, seed=2, budget=60.0, progress=quiet)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] == weights[1]
     # As many steps planned for a hundredth of the time, on a machine that takes longer.
-    monkeypatch.setattr("citybrain.models.recipes.traffic_flow.STEPS_A_SECOND", 100)
+    monkeypatch.setattr("citybrain.models.recipes.traffic_flow.STEPS_A_SECOND", 300)
     recipe.patience = 1000.0
     recipe.train(data, tmp_path / "slow", seed=2, budget=0.6, progress=quiet)
     assert (tmp_path / "slow" / "model.safetensors").read_bytes() == weights[0]
