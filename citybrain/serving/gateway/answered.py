@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from citybrain.serving.gateway.coalescer import Waiting
 from citybrain.serving.gateway.snapshot import Route
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.wire import Reply
 
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from citybrain.core.errors import Unavailable, error_from
 from citybrain.core.settings import ServingSettings
-from citybrain.serving.gateway.coalescer import Coalescer, Waiting
+from citybrain.serving.gateway.coalescer import Coalescer
 from citybrain.serving.gateway.endings import unrecorded
 from citybrain.serving.gateway.refusals import Refusals
 from citybrain.serving.gateway.snapshot import Route
 from citybrain.serving.gateway.traces import Trace
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.gateway.waiting_room import WaitingRoom
 from citybrain.serving.metering.till import Taken, Till
 from citybrain.serving.problems import status_of

@@ -9,10 +9,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from citybrain.core.errors import CityBrainError, error_from
 from citybrain.serving.gateway.answered import Answered
-from citybrain.serving.gateway.coalescer import Waiting
 from citybrain.serving.gateway.inference import Inference, answer_headers
 from citybrain.serving.gateway.messages import PROBLEM, problem_headers
 from citybrain.serving.gateway.snapshot import Route
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.problems import problem_body, status_of
 from citybrain.serving.wire import Reply
 

@@ -22,7 +22,6 @@ from citybrain.core.schemas import Key
 from citybrain.serving.denials import Denials, is_denial
 from citybrain.serving.gateway.answered import Answered
 from citybrain.serving.gateway.closing import Closing
-from citybrain.serving.gateway.coalescer import Outcome, Waiting
 from citybrain.serving.gateway.directory import Directory
 from citybrain.serving.gateway.dispatch import Dispatch, Record
 from citybrain.serving.gateway.fair_queue import EMERGENCY
@@ -32,6 +31,7 @@ from citybrain.serving.gateway.repeats import Repeats
 from citybrain.serving.gateway.snapshot import Route
 from citybrain.serving.gateway.stops import Stops
 from citybrain.serving.gateway.traces import Tracer
+from citybrain.serving.gateway.waiting import Outcome, Waiting
 from citybrain.serving.wire import Call, Reply
 from citybrain.storage.journal import Admitted
 

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from citybrain.core.errors import DeadlineExceeded, NotReady, error_from
 from citybrain.serving.gateway.answered import Answered
-from citybrain.serving.gateway.coalescer import Waiting
 from citybrain.serving.gateway.dispatch import Dispatch
 from citybrain.serving.gateway.snapshot import Route
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.wire import DROP, NEXT, Call, FrameLost, Reply, Served
 
 TRIES = 3

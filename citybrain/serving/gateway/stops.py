@@ -30,12 +30,12 @@ from citybrain.core.names import Ref
 from citybrain.core.schemas.traffic import Traffic
 from citybrain.models.pipeline import Pipeline
 from citybrain.serving.gateway.answered import Answered
-from citybrain.serving.gateway.coalescer import Waiting
 from citybrain.serving.gateway.directory import Directory
 from citybrain.serving.gateway.dispatch import Dispatch, Record
 from citybrain.serving.gateway.permits import Permit, with_meters
 from citybrain.serving.gateway.pipelines import Passage, through
 from citybrain.serving.gateway.snapshot import Route
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.protocols import task as task_protocol
 from citybrain.serving.rollout.shadow import ShadowBook
 from citybrain.serving.rollout.traffic import is_shadowed

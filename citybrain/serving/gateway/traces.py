@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 
 from citybrain import __version__
 from citybrain.core.settings import TraceSettings
-from citybrain.serving.gateway.coalescer import Waiting
 from citybrain.serving.gateway.snapshot import Route
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.wire import Reply
 from citybrain.storage.journal import Settled
 

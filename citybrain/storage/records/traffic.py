@@ -14,10 +14,13 @@ from citybrain.core.schemas.traffic import Canary, NewCanary, NewTraffic, Share,
 from citybrain.storage.database import Database, bump, lock
 from citybrain.storage.moments import now
 from citybrain.storage.records.audit import note
+from citybrain.storage.records.notices import tell_users
 from citybrain.storage.records.past import note_traffic
 from citybrain.storage.traffic_tables import CanaryRow, TrafficRow
 
 MACHINE = Actor(key="canary", department="platform", role="admin")
+TOLD = {"begun": "canary.begun", "rolled-back": "canary.back", "stopped": "canary.ended"}
+"""What of a canary's course the users of its algorithm are told."""
 
 
 class Traffics:
@@ -142,6 +145,9 @@ def _move(session: Session, row: CanaryRow, state: str, step: int, says: str, ac
     if canary.plan.fallback:
         plan["fallback"] = [row.base] if percent else []
     _set(session, row.algorithm, plan, row.id if percent else "", actor)
+    if kind := TOLD.get(state if len(row.log) > 1 else "begun"):
+        tell_users(session, row.algorithm, kind, version=row.version, previous=row.base_version,
+                   percent=f"{percent:g}")  # fmt: skip
     note(session, actor, f"canary.{state}", f"{row.algorithm}@{row.version}",
          canary=row.id, percent=percent, says=says)  # fmt: skip
 

@@ -8,8 +8,9 @@ import pytest
 
 from citybrain.core.errors import NotReady, Overloaded
 from citybrain.core.settings import ServingSettings
-from citybrain.serving.gateway.coalescer import Coalescer, Waiting
+from citybrain.serving.gateway.coalescer import Coalescer
 from citybrain.serving.gateway.pace import Pace
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.wire import Call, Reply, Served
 
 

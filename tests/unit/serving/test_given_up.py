@@ -15,8 +15,9 @@ from citybrain.models.predictor import Predictor
 from citybrain.serving.desk import Desk
 from citybrain.serving.gateway import coalescer as gateway_coalescer
 from citybrain.serving.gateway import lanes as gateway_lanes
-from citybrain.serving.gateway.coalescer import Coalescer, Waiting
+from citybrain.serving.gateway.coalescer import Coalescer
 from citybrain.serving.gateway.lanes import Lanes
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.lane import LaneServer
 from citybrain.serving.lane_doors import UnixDoor
 from citybrain.serving.wire import Call, Reply, Served

@@ -16,9 +16,10 @@ import uvloop
 from citybrain.core.settings import ServingSettings
 from citybrain.serving.gateway import lanes as gateway_lanes
 from citybrain.serving.gateway import serve_link
-from citybrain.serving.gateway.coalescer import Coalescer, Waiting
+from citybrain.serving.gateway.coalescer import Coalescer
 from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.gateway.serve_link import ServeLink
+from citybrain.serving.gateway.waiting import Waiting
 from citybrain.serving.wire import Call
 
 ROUTE = SimpleNamespace(app="flow.champion.v1", algorithm="flow", shared=False)

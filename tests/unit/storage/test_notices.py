@@ -7,12 +7,14 @@ from sqlalchemy import text
 
 from citybrain.core.schemas import Actor, NewDepartment, NewGrant, NewKey
 from citybrain.core.schemas.grants import NewSuspension
+from citybrain.core.schemas.traffic import NewCanary
 from citybrain.storage.moments import now
 from citybrain.storage.records.controls import Controls
 from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.history import History
 from citybrain.storage.records.notices import Notices
 from citybrain.storage.records.people import People
+from citybrain.storage.records.traffic import Traffics
 from citybrain.storage.tables import UsageDayRow
 
 OWNER = Actor(key="k1", department="traffic", role="developer", user="li")
@@ -116,3 +118,22 @@ def test_notices_are_counted_and_read_one_by_one_or_all_at_once(city):
     assert notices.unread("granted") == 1
     assert [notices.read_all("granted") for _ in range(2)] == [1, 0]
     assert (notices.unread("granted"), notices.unread("caller")) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [("rolled-back", "canary.back"), ("stopped", "canary.ended")]
+)
+def test_who_uses_an_algorithm_is_told_when_a_release_is_tried_and_when_that_is_over(
+    city, state, kind
+):
+    traffics = Traffics(city)
+    new = NewCanary(target="2", base="champion", steps=[10, 50])
+    canary = traffics.start("flow", new, 2, 1, OWNER)
+    begun = {"version": 2, "previous": 1, "percent": "10"}
+    assert told(city) == [(who, "canary.begun", begun) for who in ("caller", "granted")]
+    traffics.move(canary.id, "running", 1, "it holds")
+    assert len(told(city)) == 2, "a step is no news"
+    traffics.move(canary.id, state, 1, "calls failed")
+    assert told(city)[2:] == [
+        (who, kind, {**begun, "percent": "0"}) for who in ("caller", "granted")
+    ]
