@@ -116,7 +116,7 @@ def echo(calls, _errand=None):
     return Served([Reply(bytes(c.body), c.header_length, 1, "", "") for c in calls], 0.25, 0.5, 0.1)
 
 
-async def until(condition, seconds=20):
+async def until(condition, seconds=60):
     for _ in range(int(seconds / 0.02)):
         if found := condition():
             return found

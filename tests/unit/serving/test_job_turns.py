@@ -105,7 +105,7 @@ def submit(city, job_id="job000000001", rows=7, chunk=3, form="jsonl"):
     return job_id
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline

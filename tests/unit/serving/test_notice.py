@@ -82,10 +82,10 @@ def test_after_the_sunset_calls_are_refused_with_410(door, version):
 
 
 def test_the_sunset_comes_without_any_change_in_the_database(door):
-    door.retire(2, days=0.3 / 86400)
+    door.retire(2, days=1.5 / 86400)
     door.directory.load()
     assert door.directory.route(Ref("flow"))
-    asyncio.run(asyncio.sleep(0.4))
+    asyncio.run(asyncio.sleep(1.6))
     with pytest.raises(Retired):
         door.directory.route(Ref("flow"))
 

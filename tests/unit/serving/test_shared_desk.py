@@ -197,7 +197,7 @@ def test_a_folder_that_vanishes_stops_nobody(world):
     time.sleep(0.1)  # the keeper finds that it cannot report
     world.desk.take(world.models)
     until(lambda: world.state("weir") == "running")
-    assert world.announced("weir")
+    assert until(lambda: world.announced("weir"))
 
 
 def test_the_end_withdraws_every_lane(world):
