@@ -69,7 +69,7 @@ def folder(tmp_path, monkeypatch):
 
 
 async def until(condition):
-    for _ in range(500):
+    for _ in range(3000):
         if condition():
             return
         await asyncio.sleep(0.01)
