@@ -29,10 +29,10 @@ from citybrain.registry.catalogue import Catalogue
 from citybrain.registry.forms import Forms, Served
 from citybrain.serving.app_status import AppStatus
 from citybrain.serving.cluster import ServeCluster
-from citybrain.serving.gateway.serve_link import Watchdog
 from citybrain.serving.replica import ReplicaSpec
 from citybrain.serving.resources import Capacity, refuse_replicas, refuse_resources, refuse_sharing
 from citybrain.serving.shared import SHARED
+from citybrain.serving.watchdog import Watchdog
 from citybrain.storage.records.deployments import Deployments
 
 log = logging.getLogger(__name__)

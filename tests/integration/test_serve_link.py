@@ -127,3 +127,27 @@ def test_a_search_for_a_handle_that_hangs_holds_no_call(link, monkeypatch):
         return time.monotonic() - began
 
     assert asyncio.run(go()) < 2
+
+
+def test_a_caller_who_gives_up_leaves_a_knock_behind_that_wakes_a_replica_for_the_next(link):
+    asked, awake = [], asyncio.Event()
+
+    async def asleep(calls, _left):
+        asked.append(len(calls))
+        await awake.wait()
+        return Served([])
+
+    async def go():
+        answers(link, asleep)
+        for _ in range(3):
+            hurried = asyncio.ensure_future(link.send(ROUTE, CALLS))
+            await asyncio.sleep(0.1)
+            hurried.cancel()
+            await asyncio.gather(hurried, return_exceptions=True)
+        await asyncio.sleep(0.1)
+        assert asked == [1, 0, 1, 1], "one knock, and no second one while it waits"
+        awake.set()
+        await asyncio.sleep(0.5)
+        assert not link._knocks
+
+    asyncio.run(go())

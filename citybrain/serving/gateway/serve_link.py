@@ -10,13 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
-import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from citybrain.serving.gateway.lane_end import Lane
 from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.gateway.snapshot import Route
 from citybrain.serving.shared import SHARED
+from citybrain.serving.watchdog import Watchdog
 from citybrain.serving.wire import Call, Departure, FrameLost, Reply, Served, node
 
 log = logging.getLogger(__name__)
@@ -35,6 +33,8 @@ FIRST_SECONDS = 15.0
 LOOK_SECONDS = 0.2
 LANE_SECONDS = 15.0
 """How long a frame that was lost waits for a replica that comes in the place of the one that ended."""
+KNOCK_SECONDS = 60.0
+"""How long a replica is asked to wake for nobody."""
 PAUSE_SECONDS = 0.1
 MOST_LOSSES = 5
 """How often a frame goes again that others' frames took a replica from."""
@@ -63,6 +63,7 @@ class ServeLink:
         self._stop = threading.Event()
         self._reached = threading.Event()
         self._lock = threading.Lock()
+        self._knocks: dict[str, asyncio.Task[Served]] = {}
         self._stuck = Watchdog("the gateway's link to Ray")
 
     def start(self) -> None:
@@ -143,6 +144,28 @@ class ServeLink:
         return lane
 
     async def _by_handle(self, route: Route, calls: list[Call]) -> Served:
+        try:
+            return await self._handed_over(route, calls)
+        except asyncio.CancelledError:
+            self._knock(route)
+            raise
+
+    def _knock(self, route: Route) -> None:
+        """Ask for nothing, and wait for it: who gave up before a replica woke, wakes it for the next."""
+        if route.app in self._knocks:
+            return
+
+        def over(task: asyncio.Task[Served]) -> None:
+            del self._knocks[route.app]
+            if not task.cancelled():
+                task.exception()  # why it did not wake is told to those who wait
+
+        work = asyncio.wait_for(self._handed_over(route, []), KNOCK_SECONDS)
+        task = asyncio.get_running_loop().create_task(work)
+        self._knocks[route.app] = task
+        task.add_done_callback(over)
+
+    async def _handed_over(self, route: Route, calls: list[Call]) -> Served:
         # An application of several algorithms is told whose calls these are.
         app, whose = (SHARED, (route.app,)) if route.shared else (route.app, ())
         if not self._address:
@@ -244,38 +267,6 @@ def _ends_replicas(route: Route) -> Reply:
             hint=f"Its developers see why with: citybrain logs {route.algorithm}",
         )
     )
-
-
-class Watchdog:
-    """Ends this process when a call into Ray does not come back; the supervisor starts it again.
-
-    Ray's client waits without limit for a head that is gone, in calls that take no time-out.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._until = math.inf
-
-    def start(self) -> None:
-        """Begin to watch."""
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-
-    @contextmanager
-    def allow(self, seconds: float) -> Iterator[None]:
-        """The block inside may take this long."""
-        self._until = time.monotonic() + seconds
-        try:
-            yield
-        finally:
-            self._until = math.inf
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(1.0)
-            if time.monotonic() > self._until:
-                log.error("%s is stuck; this process ends and is started again", self._what)
-                logging.shutdown()
-                os._exit(70)  # EX_SOFTWARE; a thread that hangs in C cannot be stopped otherwise
 
 
 def connect_ray(address: str) -> None:
