@@ -166,14 +166,14 @@ def test_a_call_is_one_row_written_before_its_first_part_is_read(site):
 
 
 def test_other_calls_go_between_two_parts(site):
-    site.replica.pause = 0.1
+    site.replica.pause = 0.4
     with events(site, 10 * BATCH) as found:
         reader = iter(found)
         next(reader)
         plain = site.request(body(1), PATH, content_type="application/json")
         began = time.monotonic()
         assert ask(site, plain)[0][0] == 200
-        assert time.monotonic() - began < 0.6, "one part may be before it, not all"
+        assert time.monotonic() - began < 2.5, "one part may be before it, not all"
         assert len(list(reader)) == 10
 
 

