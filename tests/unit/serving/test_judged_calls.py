@@ -94,7 +94,8 @@ def test_a_remote_model_whose_server_is_down_falls_back_too(city, rollouts):
 
 
 def test_calls_that_no_split_drew_say_nothing_about_a_release(city, rollouts):
-    rollouts.start("flow", NewCanary(target="7", steps=[50, 100], seconds=0.01, calls=20), ADMIN)
+    new = NewCanary(target="7", steps=[50, 100], seconds=0.01, calls=20, latency_ratio=100)
+    rollouts.start("flow", new, ADMIN)
     next_second()
     assert not [a for a in city.call_all(100) if isinstance(a, Exception)]
     city.answers["7"] = failing
