@@ -8,7 +8,7 @@ import time
 
 import uvicorn
 import uvloop
-from support_door import Door
+from support_door import APP, PATH, Door
 
 from citybrain.core.settings import ServingSettings
 from citybrain.serving.gateway.asgi import Application
@@ -16,34 +16,47 @@ from citybrain.serving.gateway.dispatch import Dispatch
 from citybrain.serving.gateway.gateway import Gateway
 from citybrain.serving.gateway.guard import keep_clients
 from citybrain.serving.gateway.http_door import http_door
+from citybrain.serving.gateway.lanes import Lanes
 from citybrain.serving.gateway.stops import Stops
 from citybrain.serving.wire import Reply, Served
 from citybrain.storage.journal import read_from
 
-PATH = "/v2/models/flow/infer"
-
 
 class Site(Door):
-    """A gateway behind a real port; what the model answers can be changed."""
+    """A gateway behind a real port; what the model answers can be changed.
+
+    Who announces a lane of `APP` in `lane_folder` answers instead.
+    """
 
     def __init__(self, folder):
         super().__init__(folder)
         self.folder = folder
+        self.lane_folder = folder / "lanes"
         self.answer = self.echo
         self.short = 0
+        self.denials = self.only = None
+        self.host = "127.0.0.1"
         self.settings = ServingSettings(slow_client=1.0, max_json=1 << 20)
 
     async def echo(self, calls):
         return Served([Reply(c.body, -1, 1, "", "") for c in calls])
 
-    async def send(self, _route, calls):
+    async def send(self, _route, calls, **_lost):
         return await self.answer(calls)
+
+    def launch(self, _route, calls):
+        lane = self.lanes.idlest(APP)
+        return lane.send(calls) if lane else None
 
     @contextlib.contextmanager
     def open(self):
         self.directory.load()
-        self.dispatch = dispatch = Dispatch(self.journal, self.send, self.settings, lambda _: 1)
-        gateway = Gateway(self.directory, dispatch, Stops(self.directory, dispatch, None, None))
+        self.lanes = Lanes(self.lane_folder)
+        self.dispatch = dispatch = Dispatch(
+            self.journal, self.send, self.settings, lambda _: 1, self.launch
+        )
+        stops = Stops(self.directory, dispatch, None, None)
+        gateway = Gateway(self.directory, dispatch, stops, denials=self.denials, only=self.only)
         site, started = self, threading.Event()
 
         class Counted(http_door(gateway, self.settings)):
@@ -57,15 +70,20 @@ class Site(Door):
             server_header=False, date_header=False, timeout_graceful_shutdown=5,
         )  # fmt: skip
         self.server = uvicorn.Server(config)
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = socket.create_server((self.host, 0))
         self.port = listening.getsockname()[1]
 
         async def serve():
             self.loop = asyncio.get_running_loop()
-            cutter = asyncio.create_task(keep_clients(self.server.server_state.connections))
+            timers = [
+                asyncio.create_task(keep_clients(self.server.server_state.connections)),
+                asyncio.create_task(self.lanes.keep()),
+            ]
             started.set()
             await self.server.serve(sockets=[listening])
-            cutter.cancel()
+            for timer in timers:
+                timer.cancel()
+            await asyncio.gather(*timers, return_exceptions=True)
 
         thread = threading.Thread(target=lambda: uvloop.run(serve()))
         thread.start()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from certificates import make_pair
 from support import command, free_ports
-from support_door import Site, answers
+from support_site import Site, answers
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 

@@ -7,8 +7,9 @@ from datetime import timedelta
 import grpc
 import pytest
 from support import free_ports
-from support_door import ADMIN, PATH, Door, Site, ask, echo
+from support_door import ADMIN, PATH, Door, echo
 from support_identity import World
+from support_site import Site, ask
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 

@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 from support import wait_for
-from support_door import ADMIN
-from support_site import PATH, Site, answers, ask
+from support_door import ADMIN, PATH
+from support_site import Site, answers, ask
 
 from citybrain.core.keys import key_digest, new_key
 from citybrain.core.schemas import NewDepartment, NewGrant, NewKey

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 from support import doubler, wait_for
-from support_door import APP, Site, answers, ask
+from support_door import APP
+from support_site import Site, answers, ask
 
 from citybrain.models.predictor import Predictor
 from citybrain.serving.begun import MOST
