@@ -213,7 +213,12 @@ def build(settings: Settings) -> ControlPlane:
     forms = Forms(catalogue)
     intake = Intake(catalogue, truths.home, settings.intake)
     projection = Projection(catalogue, truths.history, truths.verdicts, truths.home, intake)
-    lifecycle = Lifecycle(catalogue, projection, truths.history, truths.evaluations, truths.endings)
+    quotas = Quotas(truths.database)
+    allotments = Allotments(quotas, truths.history, truths.deployments, catalogue)
+    lifecycle = Lifecycle(
+        catalogue, projection, truths.history, truths.evaluations, truths.endings,
+        allotments.check_move,
+    )  # fmt: skip
     evaluation = EvaluationDesk(truths.evaluations, catalogue, truths.home)
     exam_data = ExamData(truths.evaluations, truths.home)
     features = FeatureStore(truths.home.root)
@@ -232,7 +237,6 @@ def build(settings: Settings) -> ControlPlane:
     turns = JobTurns(
         truths.jobs, directory, features.history, truths.home, settings, book, reconciler.rouse
     )
-    quotas = Quotas(truths.database)
     rollouts = Rollouts(
         truths.traffics, truths.deployments, catalogue, Draws(truths.database).arms, judge,
         patience=settings.serving.call_timeout,
@@ -278,7 +282,7 @@ def build(settings: Settings) -> ControlPlane:
         denials=DenialDesk(truths.home.denials, truths.database),
         repeats=Idempotency(truths.database),
         quotas=QuotaDesk(quotas, book),
-        allotments=Allotments(quotas, truths.history, truths.deployments, catalogue),
+        allotments=allotments,
         keeper=Keeper(
             book, truths.home.journal, truths.home.writers, truths.database, settings.zone
         ),

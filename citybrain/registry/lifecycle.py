@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from citybrain.core.errors import Conflict, GateNotPassed, InvalidInput, VersionNotFound
 from citybrain.core.names import RETIRED, Ref, check_alias
 from citybrain.core.schemas import (
@@ -21,14 +23,19 @@ from citybrain.storage.records.endings import Endings
 from citybrain.storage.records.evaluations import Evaluations
 from citybrain.storage.records.history import History
 
+CheckRoom = Callable[[str, str, int], None]
+"""Told of an algorithm, an alias and the version that it is to point to."""
+
 
 class Lifecycle:
     """Moves aliases, with evidence and a second pair of eyes."""
 
     def __init__(
         self, catalogue: Catalogue, projection: Projection, history: History,
-        evaluations: Evaluations, endings: Endings,
+        evaluations: Evaluations, endings: Endings, check_room: CheckRoom = lambda *_: None,
     ) -> None:  # fmt: skip
+        """`check_room` refuses a version that is too large for what runs under an alias."""
+        self._check_room = check_room
         self._catalogue = catalogue
         self._projection = projection
         self._history = history
@@ -72,13 +79,16 @@ class Lifecycle:
                 hint=f"Take that back first: citybrain retire {name}@{number} --undo",
             )
         self._catalogue.folder(name, number)  # an unusable version cannot be promoted
+        self._check_room(name, new.alias, number)
         return number, self.evidence(name, number) if new.alias == CHAMPION else ""
 
     def approve(self, promotion_id: str, actor: Actor) -> Promotion:
         """Approve a waiting promotion; the alias moves in the same transaction."""
         asked = self._history.promotion(promotion_id)
-        if asked.state == "waiting" and asked.alias == CHAMPION:
-            self.evidence(asked.algorithm, asked.version)  # it may have failed since
+        if asked.state == "waiting":  # it may have failed since, or others taken the room
+            if asked.alias == CHAMPION:
+                self.evidence(asked.algorithm, asked.version)
+            self._check_room(asked.algorithm, asked.alias, asked.version)
         self_allowed = self._catalogue.algorithm(asked.algorithm).approval == "self"
         done = self._history.approve(promotion_id, actor, self_allowed=self_allowed)
         self._projection.project(done.algorithm)

@@ -1,7 +1,8 @@
 """What a department's deployments take together, and never more than it was allotted.
 
-It is looked at when a deployment is asked for: what runs already goes on, whatever is allotted later, and
-may be asked for anew as long as that takes no more than before.
+It is looked at when a deployment is asked for, and when a version is promoted to where one follows; a
+rollback is never refused. What runs already goes on, whatever is allotted later, and may be asked for anew as
+long as that takes no more than before.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ class Allotments:
                 gpus=new.gpus,
             )  # fmt: skip
 
+    def check_move(self, name: str, alias: str, version: int) -> None:
+        """AllotmentExceeded where the deployment that follows an alias would take too much with a version."""
+        for found in self._deployments.all():
+            if (found.algorithm, found.target) == (name, alias) and found.state != "removing":
+                self._check(name, found, version)
+
     def used(self) -> list[AllotmentUse]:
         """Every allotment, and what its department's deployments take now."""
         return [
@@ -53,14 +60,14 @@ class Allotments:
             for found in self._quotas.allotments()
         ]
 
-    def _check(self, name: str, new: NewDeployment) -> None:
+    def _check(self, name: str, new: Deployment | NewDeployment, version: int = 0) -> None:
         owner = self._history.algorithms()[name][0]
         allotted = next((a for a in self._quotas.allotments() if a.department == owner), None)
         if allotted is None:
             return
         parts = self._parts(owner)
         before = together(parts.values())
-        parts[name, new.target] = self._part(name, new)
+        parts[name, new.target] = self._part(name, new, version)
         check_fits(allotted, f"{name}@{new.target}", before, together(parts.values()))
 
     def _parts(self, department: str) -> dict[tuple[str, str], tuple[bool, Taken]]:
@@ -71,11 +78,13 @@ class Allotments:
             if found.state != "removing" and owners.get(found.algorithm, ("",))[0] == department
         }
 
-    def _part(self, name: str, wanted: Deployment | NewDeployment) -> tuple[bool, Taken]:
-        """Whether it shares a replica, and what it takes alone."""
+    def _part(
+        self, name: str, wanted: Deployment | NewDeployment, version: int = 0
+    ) -> tuple[bool, Taken]:
+        """Whether it shares a replica, and what it takes alone; with another version than now, if one is named."""
         runtime, size = "", 0
         with contextlib.suppress(CityBrainError):  # what cannot be read does not start either
-            version = self._catalogue.pointed(Ref(name, wanted.target))
+            version = version or self._catalogue.pointed(Ref(name, wanted.target))
             runtime, size = self._read(name, version)
         if runtime and RUNTIMES.get(runtime).composed:
             return False, Taken()  # it runs in the gateways

@@ -6,7 +6,9 @@ import pytest
 import yaml
 from support_identity import World, manifest
 
+from citybrain.core.errors import AllotmentExceeded
 from citybrain.core.names import Ref
+from citybrain.core.schemas import NewPromotion
 from citybrain.core.schemas.quotas import NewAllotment
 from citybrain.platform.wiring import SYSTEM
 
@@ -24,8 +26,8 @@ def made(tmp_path_factory):
     return found
 
 
-def register(world, name, files, **more):
-    folder = world.truths.home.work / name
+def register(world, name, files, folder=None, **more):
+    folder = folder or world.truths.home.work / name
     folder.mkdir()
     for path, body in ({"model.onnx": b"weights"} | files).items():
         (folder / path).write_bytes(body)
@@ -130,3 +132,47 @@ def test_those_who_ask_at_once_share_what_is_left(city):
         codes = list(pool.map(lambda one: ask(city, *one, replicas=2).status_code, targets))
     assert sorted(codes) == [202, 202, 403, 403]
     assert city.plane.catalogue.resolve(Ref(NAME, "challenger")) == 1
+
+
+def test_no_version_is_promoted_that_is_too_large_for_what_follows_the_alias(city, tmp_path):
+    lifecycle, history = city.plane.lifecycle, city.truths.history
+    name = "tourism-boats"
+    for size in (1000, 2000):
+        register(city, name, {"notes.txt": b"0" * size}, folder=tmp_path / str(size))
+    lifecycle.promote(name, NewPromotion(version=1, alias="pilot"), SYSTEM)
+    assert ask(city, name, "pilot", replicas=2).status_code == 202
+    [use] = allotted(city, memory=10_000)
+    allot(city, memory=use.taken.memory + 1000)
+    with pytest.raises(AllotmentExceeded, match="needs 2000 bytes of models more"):
+        lifecycle.promote(name, NewPromotion(version=2, alias="pilot"), SYSTEM)
+    assert history.aliases(name)[name]["pilot"] == 1
+    assert not history.promotions(name, "waiting")
+    lifecycle.promote(name, NewPromotion(version=2, alias="staging"), SYSTEM)  # nothing runs there
+    allot(city, memory=use.taken.memory + 2000)
+    lifecycle.promote(name, NewPromotion(version=2, alias="pilot"), SYSTEM)
+    allot(city, memory=1)
+    lifecycle.promote(name, NewPromotion(version=1, alias="pilot"), SYSTEM)  # smaller than before
+    assert history.aliases(name)[name]["pilot"] == 1
+
+
+def test_what_waits_for_approval_is_looked_at_again(city, tmp_path):
+    lifecycle, history = city.plane.lifecycle, city.truths.history
+    name = "tourism-ferry"
+    for size in (1000, 2000):
+        register(city, name, {"notes.txt": b"0" * size}, folder=tmp_path / str(size))
+    lifecycle.promote(name, NewPromotion(version=1, alias="pilot"), SYSTEM)
+    history.set_approval(name, "four-eyes", SYSTEM)
+    asked = lifecycle.promote(name, NewPromotion(version=2, alias="pilot"), SYSTEM)
+    assert ask(city, name, "pilot").status_code == 202
+    [use] = allotted(city, memory=10_000)
+    allot(city, memory=use.taken.memory)
+    second = SYSTEM.model_copy(update={"key": "second"})
+    with pytest.raises(AllotmentExceeded):
+        lifecycle.approve(asked.id, second)
+    allot(city)
+    assert lifecycle.approve(asked.id, second).state == "done"
+
+
+def allotted(world, **limits):
+    allot(world, **limits)
+    return world.plane.allotments.used()
