@@ -2,11 +2,9 @@
 
 python tests/registry_worker.py HOME FOLDER
 
-Each line on its standard input begins another such process, forked from this one, which has read
-all the libraries already: that is most of what a start takes.
+Each line on its standard input begins another such process.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import yaml
+from support_kills import fork_for_each_line, say
 
 from citybrain.core.errors import VersionNotFound
 from citybrain.core.schemas import NewPromotion
@@ -25,11 +24,6 @@ MANIFEST = {
     "runtime": "onnx", "weights": "model.onnx", "domain": "traffic", "owner": "traffic",
     "licence": "Apache-2.0", "options": {"features": ["hour"], "labels": ["a", "b"]},
 }  # fmt: skip
-
-
-def say(**act):
-    """One line, on its way to the reader before the next act begins."""
-    print(json.dumps(act), flush=True)
 
 
 def work_on(home, work):
@@ -58,12 +52,4 @@ def work_on(home, work):
 
 
 if __name__ == "__main__":
-    for _ in sys.stdin:
-        child = os.fork()
-        if not child:
-            try:
-                work_on(*sys.argv[1:])
-            finally:
-                os._exit(1)
-        os.waitpid(child, 0)
-        print(flush=True)  # it is gone: an empty line, behind what it may have left torn
+    fork_for_each_line(lambda: work_on(*sys.argv[1:]))

@@ -1,16 +1,12 @@
 """kill -9 in the middle of register, promote and rollback: what was acknowledged is there (D1)."""
 
-import json
 import os
 import random
-import signal
-import subprocess
-import sys
-import threading
 import time
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+
+from support_kills import forking, killed
 
 from citybrain.core.settings import Settings
 from citybrain.models.package import folder_digest
@@ -23,44 +19,11 @@ KILLS = 25 if FULL else 2
 WORKER = Path(__file__).parents[1] / "registry_worker.py"
 
 
-@contextmanager
-def forking(home, work):
-    """A process that begins a worker for each line."""
-    parent = subprocess.Popen(
-        [sys.executable, str(WORKER), str(home), str(work)], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield parent
-    finally:
-        parent.kill()
-        parent.communicate()
-
-
-def killed(parent, moment):
-    """Let a worker act, kill it at a moment after its start; the acts that it acknowledged."""
-    parent.stdin.write("\n")
-    parent.stdin.flush()
-    acts = []
-    for line in parent.stdout:
-        if line == "\n":
-            break
-        try:
-            acts.append(json.loads(line))
-        except ValueError:
-            break  # torn by the kill: not an acknowledgement
-        if acts[-1]["act"] == "started":
-            kill = (acts[-1]["pid"], signal.SIGKILL)
-            threading.Timer(moment, os.kill, kill).start()
-    assert acts, "the worker did not start on the home that the last kill left"
-    return acts[1:]
-
-
 def test_acknowledged_acts_survive_kills_and_nothing_is_half_done(tmp_path):
     chance = random.Random(SEED)
     home = tmp_path / "home"
     acts = []
-    with forking(home, tmp_path / "work") as parent:
+    with forking(WORKER, home, tmp_path / "work") as parent:
         for _ in range(KILLS):
             acts += killed(parent, chance.uniform(0.05, 2.5))
     plane = build(Settings(home=home))

@@ -47,6 +47,11 @@ CHECKS = (
         ("tests/integration/test_registry_kills.py",), 20, "REGISTRY_KILL_SEED",
     ),
     Check(
+        "audit kills", "kill -9 between 14 kinds of control acts and their records, 500 kills, SQLite and PostgreSQL: no "
+        "act without its record, no record without its act, the chain whole; an audit that takes nothing: nothing is done",
+        ("tests/trust/test_audit_kills.py",), 1, "AUDIT_KILL_SEED",
+    ),
+    Check(
         "data plane", "100,000 calls at once over JSON, binary tensors and gRPC through shared frames, "
         "canaries in motion, a shared replica that remembers answers and a pipeline, each with its own answer; ten times too "
         "many calls; a replica killed every 20 s for 5 minutes; 20 new versions and 20 rollbacks under "
