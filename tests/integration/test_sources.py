@@ -444,6 +444,9 @@ def wrapping(logged, tmp_path_factory):
     for name, part in parts.items():
         loader = f"mlflow.{'pytorch' if name == 'torch' else name}"
         weights = fetch(infos[name].model_uri, folder / f"{name}-x", client, IntakeSettings())[0]
+        if name == "transformers":  # as save_pretrained of both writes it: one folder
+            for path in (weights / "components" / "tokenizer").iterdir():
+                shutil.copy(path, weights / part)
         mlflow.pyfunc.save_model(
             str(folder / name), loader_module=loader, data_path=str(weights / part),
             pip_requirements=["mlflow"],
