@@ -8,6 +8,8 @@ import sys
 import threading
 from contextlib import contextmanager
 
+GONE = "gone\n"
+
 
 @contextmanager
 def forking(*command):
@@ -31,12 +33,12 @@ def killed(parent, moment):
     parent.stdin.flush()
     acts = []
     for line in parent.stdout:
-        if line == "\n":
+        if line == GONE:
             break
         try:
             acts.append(json.loads(line))
         except ValueError:
-            break  # torn by the kill: not an acknowledgement
+            continue  # empty, or torn by the kill: not an acknowledgement
         if acts[-1]["act"] == "started":
             kill = (acts[-1]["pid"], signal.SIGKILL)
             threading.Timer(moment, os.kill, kill).start()
@@ -46,7 +48,8 @@ def killed(parent, moment):
 
 def say(**act):
     """A worker's line, on its way to the reader before the next act begins."""
-    print(json.dumps(act), flush=True)
+    sys.stdout.write(json.dumps(act) + "\n")  # in one piece, also where nothing is buffered
+    sys.stdout.flush()
 
 
 def fork_for_each_line(work):
@@ -59,4 +62,5 @@ def fork_for_each_line(work):
             finally:
                 os._exit(1)
         os.waitpid(child, 0)
-        print(flush=True)  # it is gone: an empty line, behind what it may have left torn
+        sys.stdout.write(f"\n{GONE}")  # behind what it may have left torn
+        sys.stdout.flush()

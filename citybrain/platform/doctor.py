@@ -50,7 +50,7 @@ def examine(settings: Settings, home: Home) -> list[Finding]:
         Finding("✓", "recipes", ", ".join(RECIPES)),
         _disk(home),
         *_safety(settings, home),
-        _running(settings, home),
+        _running(home),
     ]
 
 
@@ -114,7 +114,8 @@ def _doors(state: dict[str, Any]) -> set[tuple[str, int]]:
     return doors_at(said["CITYBRAIN_HOST"], *ports)
 
 
-def _running(settings: Settings, home: Home) -> Finding:
+def _running(home: Home) -> Finding:
     if supervisor_alive(home):
-        return Finding("✓", "platform", f"runs, port {settings.port}")
+        url = read_state(home).get("url", "")
+        return Finding("✓", "platform", f"runs, {url}" if url else "is being started")
     return Finding("!", "platform", "does not run", "Start it: citybrain up --detach")

@@ -16,6 +16,7 @@ from pathlib import Path
 from citybrain.core.home import Home, write_private
 from citybrain.platform.logs import LOG_BYTES
 
+NO_PORT = 65536
 TEN_YEARS = dt.timedelta(days=3650)
 
 
@@ -41,6 +42,9 @@ def ray_environment(home: Home) -> dict[str, str]:
             LOG_BYTES
         ),  # of each process's log; Ray's own: 512 MB, 20 times
         "RAY_ROTATION_BACKUP_COUNT": "2",
+        # Two services show Ray's own figures to anybody, and have no switch: there is no such port.
+        "AUTOSCALER_METRIC_PORT": str(NO_PORT),
+        "DASHBOARD_METRIC_PORT": str(NO_PORT),
         "PYTHONUNBUFFERED": "1",
     }
 

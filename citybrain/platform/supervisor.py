@@ -153,8 +153,6 @@ class Supervisor:
             cores = os.cpu_count() or 1
             cpus = self.settings.serving.ray_cpus or 4 * cores
             child.command = head_command(port, self.home.ray, cpus, OBJECT_STORE)
-            environment["AUTOSCALER_METRIC_PORT"] = str(free_port())
-            environment["DASHBOARD_METRIC_PORT"] = str(free_port())
         path = self.home.logs / f"{child.name}.out"
         path.unlink(missing_ok=True)  # one that still writes keeps its own
         with path.open("ab") as output:

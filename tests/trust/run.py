@@ -91,6 +91,11 @@ CHECKS = (
         1, "IDENTITY_SEED",
     ),
     Check(
+        "inside", "N2: another user of the machine asks every port and socket of a running platform: nothing is told, "
+        "nothing reached; nobody joins Ray without its credentials",
+        ("tests/trust/test_inside.py",), 1, "INSIDE_SEED",
+    ),
+    Check(
         "limits", "a limit of 10,000 calls among 64 clients and two gateways lets exactly 10,000 through; 100 "
         "kills of gateways under load with repeated calls: lost 0, doubled 0; SQLite and PostgreSQL",
         ("tests/integration/test_limits.py",), 1, "LIMITS_SEED",

@@ -102,6 +102,7 @@ def start_platform(home: Home, settings: Settings, extra: dict[str, str], *, det
         if not detach:
             screen.print(f"Starting citybrain in {home.root}. Stop it with Ctrl-C.", soft_wrap=True)
             os.execve(sys.executable, command, environment)  # noqa: S606
+        os.umask(0o077)
         with (home.logs / "supervisor.out").open("wb") as output:
             subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
