@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -219,8 +219,8 @@ Record = TypeVar("Record")
 class _Records(Generic[Record]):
     """Reads lines without the letter that they begin with."""
 
-    def __init__(self, kind: type[Record]) -> None:
-        self._one: msgspec.json.Decoder[Record] = msgspec.json.Decoder(kind)
+    def __init__(self, kind: Callable[..., Record]) -> None:
+        self._kind = kind
         self._many: msgspec.json.Decoder[list[Record]] = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
 
     def read(self, lines: list[bytes]) -> list[Record]:
@@ -228,11 +228,13 @@ class _Records(Generic[Record]):
             return []
         try:
             return self._many.decode(b"[[" + b",[".join(lines) + b"]")
-        except msgspec.DecodeError:  # as above
+        except (
+            msgspec.DecodeError
+        ):  # one is torn, as above; what is whole counts, whatever it holds
             found = []
             for line in lines:
-                with contextlib.suppress(msgspec.DecodeError):
-                    found.append(self._one.decode(b"[" + line))
+                with contextlib.suppress(orjson.JSONDecodeError, TypeError):
+                    found.append(self._kind(*orjson.loads(b"[" + line)))
             return found
 
 

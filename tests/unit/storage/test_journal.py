@@ -159,3 +159,17 @@ def test_a_long_stretch_of_admitted_lines_hides_no_settled_one(usage, folder, mo
     writer.close()
     assert usage.load(folder) == 20
     assert list(folder.iterdir()) == []
+
+
+def test_a_torn_line_and_one_of_other_types_cost_no_neighbour(usage, folder):
+    writer = JournalWriter(folder)
+    for n in range(6):
+        writer.settle(settled(n, rows=2.5 if n == 2 else 2))
+    writer.flush()
+    (path,) = journals(folder)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4][: len(lines[4]) // 2] + b"\n"  # by a power loss
+    path.write_bytes(b"".join(lines))
+    assert usage.load(folder) == 5
+    assert usage.request(f"{2:032x}")["state"] == "SERVED"
+    assert usage.request(f"{4:032x}") is None
