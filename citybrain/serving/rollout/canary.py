@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from citybrain.core.errors import CityBrainError, InvalidInput
@@ -147,12 +147,7 @@ class Rollouts:
     def _sides(
         self, canary: Canary, since: datetime, until: datetime | None = None
     ) -> tuple[Arm, Arm]:
-        """The base and the release; where a step leaves the base few calls, those before it count.
-
-        Before the first step nothing was drawn to either, so its first second counts, too.
-        """
-        if canary.step == 0:
-            since -= timedelta(seconds=1)
+        """The base and the release; where a step leaves the base few calls, those before it count."""
         arms = self._arms(canary.algorithm, since, until)
         base, release = (arms.get(v, Arm()) for v in (canary.base_version, canary.version))
         if base.calls < FEW:

@@ -27,7 +27,7 @@ def rollouts(city):
 
 
 def next_second():
-    """Of the second in which a later step begins nothing is judged."""
+    """Of the second in which a step begins nothing is judged."""
     time.sleep(1.01 - time.time() % 1)
 
 
@@ -160,7 +160,8 @@ def test_two_sides_of_a_split_are_compared_in_words(city, rollouts):
 def test_a_canary_that_went_back_can_be_looked_at_afterwards(city, rollouts):
     rollouts.start("flow", NewCanary(target="7", steps=[50, 100]), ADMIN)
     city.answers["7"] = failing
-    city.call_all(80)  # at once: before its first step nothing was drawn
+    next_second()
+    city.call_all(80)
     city.load()
     next_second()
     rollouts.step()
