@@ -12,6 +12,7 @@ from citybrain.core.schemas import Actor, NewGrant, NewKey
 from citybrain.core.schemas.bills import NewPrice
 from citybrain.core.schemas.grants import NewGrantRequest, NewSuspension
 from citybrain.core.schemas.quotas import NewAllotment, NewQuota
+from citybrain.core.schemas.traffic import NewCanary
 from citybrain.platform.console.inbox import sentence
 from citybrain.platform.console.texts import texts
 from citybrain.platform.wiring import SYSTEM, issue_key
@@ -314,6 +315,10 @@ def test_every_notice_that_the_platform_writes_has_words_in_both_languages(world
         asked = plane.requests.ask(new, actor)
         alone = {} if answer == plane.requests.refuse else {"alone": True}
         done = answer(asked.id, "because", SYSTEM, **alone)
+    for end in ("rolled-back", "stopped"):
+        new = NewCanary(target="2", steps=[50])
+        canary = truths.traffics.start(name, new, 2, 1, actor)
+        truths.traffics.move(canary.id, end, 0, "because")
     plane.notices.grants_that_end()
     truths.people.revoke_grant(done.grant_id, SYSTEM)
     found = plane.notices.find("health", limit=1000)

@@ -28,7 +28,7 @@ from citybrain.core.names import Ref
 from citybrain.core.schemas import Actor, NewDepartment, NewGrant, NewKey
 from citybrain.storage.journal import Admitted, JournalWriter, Settled
 from citybrain.storage.moments import now
-from citybrain.storage.records.audit import entries
+from citybrain.storage.records.audit import entries, note
 from citybrain.storage.records.deployments import Deployments
 from citybrain.storage.records.draws import Draws
 from citybrain.storage.records.endings import Endings
@@ -431,6 +431,9 @@ def test_the_newest_verdict_about_a_version_counts(database):
     before = history.revision()
     verdicts.turn_away("flow-2", 1, "Other files.", ADMIN)
     assert history.revision() > before, "who projects must look again"
+    with database.write() as session:  # a stranger's request, as the audit tells of it
+        for target in ("POST /algorithms/{name}/versions", "flow", "flow@1"):
+            note(session, ADMIN, "version.register", target, result="denied", code="not_allowed")
     assert verdicts.of("flow", 1) == Verdict("d1", "r1")
     assert verdicts.all("flow") == {("flow", 1): Verdict("d1", "r1")}
     assert verdicts.all()["flow-2", 1] == Verdict(problem="Other files.")

@@ -35,7 +35,6 @@ def test_the_only_gateway_and_the_control_process_are_started_anew_without_a_fai
     assert not psutil.pid_exists(before["gateway-1"])
 
 
-@pytest.mark.full
 def test_another_number_of_gateways_is_taken_over_and_what_is_not_said_stays(plane):
     act = lambda: plane.reload(SERVING__GATEWAYS="2")
     asyncio.run(under_load(plane, act, ("quick@1", X), ("slow@1", X)))

@@ -113,11 +113,13 @@ class Coalescer:
             moment = time.perf_counter()
             if moment - self._swept < SWEEP_SECONDS:
                 raise
-            self._swept = moment  # a place of a caller that hung up is free
-            if not (ended := self._queue.sweep(lambda one: one.left_alone)):
+            self._swept = moment
+            # Places of callers that hung up are free. Those of expired calls are not: where all that
+            # wait will be late, more of them would only make everybody late.
+            gone = self._queue.sweep(lambda one: not one.settled and one.left_alone)
+            if not gone:
                 raise
-            open_ones = [one for one in ended if not one.settled]
-            self._finish(open_ones, [endings.hung_up()] * len(open_ones))
+            self._finish(gone, [endings.hung_up()] * len(gone))
             return self._queue.push(waiting)
 
     def _expire(self, waiting: Waiting) -> None:

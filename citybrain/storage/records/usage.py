@@ -111,6 +111,8 @@ class Usage:
                 write_rows(session, list(fresh.values()))
         except IntegrityError:  # some are known: a call that was made again, or counted as lost
             fresh = self._unknown(session, fresh)
+            if not fresh:
+                return []
             write_rows(session, list(fresh.values()))
         self._count(session, list(fresh.values()))
         count_draws(session, fresh.values())

@@ -68,6 +68,8 @@ class Verdicts:
                 name, _, version = target.rpartition("@")
                 problem = str(detail.get("problem", "")) if action == TURNED_AWAY else ""
                 digest = str(detail.get("digest", "")) if action == TAKEN_IN else ""
+                if not (version.isdigit() and (problem or digest)):
+                    continue  # a request that was denied stands in the trail, too, and is no verdict
                 found[name, int(version)] = Verdict(
                     digest, str(detail.get("run", "")), problem, tuple(detail.get("untold", ()))
                 )

@@ -173,3 +173,13 @@ def test_a_torn_line_and_one_of_other_types_cost_no_neighbour(usage, folder):
     assert usage.load(folder) == 5
     assert usage.request(f"{2:032x}")["state"] == "SERVED"
     assert usage.request(f"{4:032x}") is None
+
+
+def test_calls_that_are_all_known_already_stop_no_loader(usage, folder):
+    for numbers in (range(3), range(3), range(2, 5)):
+        writer = JournalWriter(folder)
+        for n in numbers:
+            writer.settle(settled(n))
+        writer.flush()
+        usage.load(folder)
+    assert sum(line.requests for line in usage.days()) == 5
