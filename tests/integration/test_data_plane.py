@@ -360,13 +360,15 @@ def test_ten_times_too_many_calls_cost_the_answered_ones_nothing(plane):
     }  # fmt: skip
     print(figures)
     assert set(flood.codes) <= {200, "late", "overloaded"}, figures
-    assert flood.codes["overloaded"] > (5 if FULL else 1) * flood.codes[200], figures
-    # At reduced counts other tests run beside the flood: then only that it is served, not how fast.
-    assert flood.goodput >= (0.9 if FULL else 0.1) * best, figures
-    assert figures["p99_ms_at_10x"] <= 2 * once + (100 if FULL else 5000), figures
-    assert figures["shed_p99_ms"] < (50 if FULL else 1000), figures
-    assert recovered <= 5, figures
+    assert flood.codes[200] and flood.codes["overloaded"], figures
     assert max(grown) < 50, figures
+    if not FULL:  # other tests run beside this one: how fast it was says nothing
+        return
+    assert flood.codes["overloaded"] > 5 * flood.codes[200], figures
+    assert flood.goodput >= 0.9 * best, figures
+    assert figures["p99_ms_at_10x"] <= 2 * once + 100, figures
+    assert figures["shed_p99_ms"] < 50, figures
+    assert recovered <= 5, figures
     assert waits.result(), "what waits is told while it waits"
 
 
