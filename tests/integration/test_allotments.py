@@ -137,9 +137,7 @@ def test_those_who_ask_at_once_share_what_is_left(city):
 def test_no_version_is_promoted_that_is_too_large_for_what_follows_the_alias(city, tmp_path):
     lifecycle, history = city.plane.lifecycle, city.truths.history
     name = "tourism-boats"
-    for size in (1000, 2000):
-        register(city, name, {"notes.txt": b"0" * size}, folder=tmp_path / str(size))
-    lifecycle.promote(name, NewPromotion(version=1, alias="pilot"), SYSTEM)
+    small_and_large(city, name, tmp_path)
     assert ask(city, name, "pilot", replicas=2).status_code == 202
     [use] = allotted(city, memory=10_000)
     allot(city, memory=use.taken.memory + 1000)
@@ -158,9 +156,7 @@ def test_no_version_is_promoted_that_is_too_large_for_what_follows_the_alias(cit
 def test_what_waits_for_approval_is_looked_at_again(city, tmp_path):
     lifecycle, history = city.plane.lifecycle, city.truths.history
     name = "tourism-ferry"
-    for size in (1000, 2000):
-        register(city, name, {"notes.txt": b"0" * size}, folder=tmp_path / str(size))
-    lifecycle.promote(name, NewPromotion(version=1, alias="pilot"), SYSTEM)
+    small_and_large(city, name, tmp_path)
     history.set_approval(name, "four-eyes", SYSTEM)
     asked = lifecycle.promote(name, NewPromotion(version=2, alias="pilot"), SYSTEM)
     assert ask(city, name, "pilot").status_code == 202
@@ -176,3 +172,10 @@ def test_what_waits_for_approval_is_looked_at_again(city, tmp_path):
 def allotted(world, **limits):
     allot(world, **limits)
     return world.plane.allotments.used()
+
+
+def small_and_large(world, name, folder):
+    """Two versions, of which the smaller is the pilot."""
+    for size in (1000, 2000):
+        register(world, name, {"notes.txt": b"0" * size}, folder=folder / str(size))
+    world.plane.lifecycle.promote(name, NewPromotion(version=1, alias="pilot"), SYSTEM)
