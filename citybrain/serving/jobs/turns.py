@@ -110,6 +110,7 @@ class JobTurns:
         keeper = asyncio.create_task(lanes.keep())
         workers: dict[str, asyncio.Task[None]] = {}
         swept = -SWEEP_SECONDS
+        self._used = await asyncio.to_thread(size_of, self._home.jobs)  # known before a first chunk
         while not self._stop.is_set():
             self._wake.clear()
             try:
