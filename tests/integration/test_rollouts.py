@@ -18,7 +18,7 @@ from citybrain.core.schemas import NewCanary, NewDeployment, NewTraffic
 SEED = os.environ.get("ROLLOUT_SEED", "1")
 TARGETS = ("1", "2", "3", "4")
 PREDICT = "/v1/algorithms/gauge/predict"
-QUICK = {"steps": [20, 60], "seconds": 1, "calls": 20}
+QUICK = {"steps": [20, 60], "seconds": 1, "calls": 40}
 
 
 class Callers:

@@ -14,6 +14,7 @@ from citybrain.core.schemas.traffic import FEW, NewCanary
 from citybrain.storage.records.draws import Arm
 
 CONFIDENCE = 1.96
+P95 = 0.95
 LEAST_MS = 2.0
 """Slower by less than this is not slower: a timer's and a neighbour's noise."""
 
@@ -44,8 +45,9 @@ def judge(plan: NewCanary, window: Window) -> Verdict:
     """Back as soon as it is surely worse, forward when the step had its time and its calls.
 
     Errors: back when even the lower end of the release's 95 % interval (Wilson 1927) is above the
-    share of errors before it plus `error_margin`. Latency: back when p95 is above `latency_ratio`
-    times what it was, once the step has its calls, or the median is, after a few.
+    share of errors before it plus `error_margin`. Latency: back when p95 is surely above `latency_ratio`
+    times what it was, once the step has its calls, or the median is, after a few. Surely: so many calls took
+    longer that the lower end of the interval of their share is above 5 %. One slow call of twenty is p95, and chance.
     """
     base, canary = window.base, window.canary
     before = base.failed / base.calls if base.calls else 0.0
@@ -58,7 +60,8 @@ def judge(plan: NewCanary, window: Window) -> Verdict:
         ("median", canary.p50_ms, base.p50_ms, min(canary.calls, base.calls) >= FEW),
         ("p95", canary.p95_ms, base.p95_ms, enough and base.calls >= FEW),
     ):
-        if ready and slow > plan.latency_ratio * fast and slow - fast > LEAST_MS:
+        limit = max(plan.latency_ratio * fast, fast + LEAST_MS)
+        if ready and slow > limit and (name == "median" or _surely(canary.took_ms, limit)):
             return Verdict("back", f"{name} {slow:.1f} ms, {fast:.1f} ms before it")
     if window.seconds < plan.seconds:
         return Verdict("wait", f"{window.seconds:.0f} of {plan.seconds:g} s")
@@ -71,6 +74,12 @@ def judge(plan: NewCanary, window: Window) -> Verdict:
         f"{canary.calls} calls, {canary.failed} failed, median {canary.p50_ms:.1f} ms "
         f"({base.p50_ms:.1f} before it)",
     )
+
+
+def _surely(took_ms: tuple[float, ...], limit: float) -> bool:
+    """Whether more than one call in twenty takes longer than this, beyond chance."""
+    slower = sum(took > limit for took in took_ms)
+    return slower > 0 and lower_bound(slower, len(took_ms)) > 1 - P95
 
 
 def lower_bound(failed: int, calls: int) -> float:

@@ -80,7 +80,12 @@ GOOD = Arm(1000, 5, 4.0, 9.0)
         (Arm(6, 6), 1, "back"),  # six of six are enough
         (Arm(60, 12, 4.0, 9.0), 2, "back"),
         (Arm(25, 0, 40.0, 90.0), 2, "back"),  # ten times as slow
-        (Arm(60, 0, 4.1, 30.0), 2, "back"),  # the slowest twentieth is three times as slow
+        (
+            Arm(60, 0, 4.1, 30.0, (*[4.1] * 52, *[30.0] * 8)),
+            2,
+            "back",
+        ),  # its slow calls are three times as slow
+        (Arm(60, 0, 4.1, 30.0, (*[4.1] * 57, *[30.0] * 3)), 11, "forward"),  # a twentieth is chance
         (Arm(60, 0, 5.0, 11.0), 11, "forward"),
     ],
 )
