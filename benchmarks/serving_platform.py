@@ -17,6 +17,9 @@ from load import Target
 from serving_servers import START_SECONDS, clean_environment, free_ports
 from serving_workload import Door, Workload
 
+from citybrain.core.home import Home
+from citybrain.platform.ray_head import ray_environment
+
 
 class CityBrain:
     """A whole platform in a temporary home: department key, grant, limit, journal, ledger."""
@@ -145,8 +148,9 @@ class OpenGateway(CityBrain):
         with super().running():
             self._http, self._grpc = free_ports(2)
             mark = json.loads((self._home / "run" / "platform.json").read_text())["mark"]
+            # Without its settings Ray looks for its head elsewhere, and ends this process after a minute.
             environment = clean_environment(
-                {
+                ray_environment(Home(self._home)) | {
                     "CITYBRAIN_HOME": str(self._home), "CITYBRAIN_PORT": str(self._http),
                     "CITYBRAIN_GRPC_PORT": str(self._grpc), "CITYBRAIN_MARK": mark,
                 }
